@@ -196,7 +196,7 @@ class Rows(NamedTuple):
 def _rows(folder: Path, form: str, split: str) -> Rows:
     if form == "saved":
         return Rows("from datasets import load_from_disk", (f"data = load_from_disk({str(folder)!r})[{split!r}]",))
-    place = _pattern(folder, f"{split}.parquet")
+    place = _pattern(folder, f"{split}*.parquet")
     return Rows("from datasets import load_dataset", (f"data = load_dataset('parquet', data_files={place}, split='train')",))
 
 

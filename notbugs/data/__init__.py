@@ -1,6 +1,6 @@
 """Labeled images: load, subset and export data sets."""
 
-from notbugs.data.batches import is_out_of_memory, joined, map_batches
+from notbugs.data.batches import is_out_of_memory, map_batches, map_to_images
 from notbugs.data.card import Origin, empty_classes, license_of
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit, to_8bit
@@ -14,6 +14,7 @@ from notbugs.data.loaded import Splits, keeping_loads
 from notbugs.data.mask import read_mask
 from notbugs.data.originals import Originals, origin_of, originals
 from notbugs.data.photographs import photo_crops
+from notbugs.data.png_files import joined
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
 from notbugs.data.single_files import load_arrays, save_arrays, save_image
 from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset
@@ -52,6 +53,7 @@ __all__ = [
     "load_part",
     "load_sheet",
     "map_batches",
+    "map_to_images",
     "origin_of",
     "originals",
     "photo_crops",

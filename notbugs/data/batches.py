@@ -1,19 +1,21 @@
 """A function applied to a whole data set, batch by batch, with as large batches as there is memory for."""
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from notbugs import __version__, precision
 from notbugs.atomic import atomic_write
-from notbugs.data.columns import Columns
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit
 from notbugs.data.images import Images, Repeated
+from notbugs.data.png_files import Pack, PngWriter, png_images
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.tensors import holds_its_values, load_saved
 from notbugs.errors import NotbugsWarning
@@ -22,7 +24,8 @@ from notbugs.runs import ranks
 Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 Function = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, ...]]
 Progress = Callable[[int], None]  # called after each batch with its number of images
-JOINED = 250  # images copied at a time
+LARGE = 2**28  # bytes of the pixels of a data set; the results of a larger one are kept in files of the stage
+MOST_BLOCKS = 512  # of a large data set: a folder with a file for each batch would be slow
 
 
 def map_batches(
@@ -40,7 +43,8 @@ def map_batches(
     rest goes on with that size.
 
     In a stage that the ranks of a process group do together (`notbugs.runs.ranks`), each does some of the batches, and all
-    return the same.
+    return the same. There, and in any stage where the images have more than 256 MB, finished batches are kept until the stage is
+    recorded: after it was killed, it goes on from these.
 
     Parameters
     ----------
@@ -52,15 +56,15 @@ def map_batches(
     batch_size : int
     device : torch.device or str
     share : bool
-        False: every rank does all batches. For functions that take less time than to write and read what they return.
+        False: every rank does all batches, and none is kept. For functions that take less time than to write and read what they
+        return.
     progress : callable, optional
         Called with the number of images that were done since the last call, by all ranks together.
 
     Returns
     -------
     Tensor or tuple of Tensors
-        The concatenated results, on the CPU, without gradients. In a stage of a run, images over 256 MB are in a file, of which
-        only what is used takes memory.
+        The concatenated results, on the CPU, without gradients.
 
     Examples
     --------
@@ -68,25 +72,91 @@ def map_batches(
     >>> map_batches(lambda images, index: images.flatten(1).sum(1) + index, images, batch_size=2)
     tensor([0.0000, 1.2000, 3.0000])
     """
-    together = ranks.together() if share else None
     work = _Map(function, images, batch_size, device)
-    joined = _shared(work, together, progress) if together else work.batches(0, len(images), progress, ranks.scratch())
-    return cast(Output, joined[0] if work.single else joined)
+    stage = ranks.stage() if share and (ranks.together() or work.is_large) else None
+    columns = _joined(_in_blocks(work, stage, progress) if stage else [work.block(0, len(images), progress)])
+    return cast(Output, columns[0] if work.single else columns)
+
+
+def map_to_images(
+    function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+    images: Dataset | Tensor | Repeated,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    share: bool = True,
+    progress: Progress | None = None,
+) -> tuple[Images, tuple[Tensor, ...]]:
+    """The same for a function whose first result is an image, of the shape of the image that it gets, in 8 bits.
+
+    Parameters
+    ----------
+    function, images, batch_size, device, share, progress
+        As of `map_batches`. share: of large images always.
+
+    Returns
+    -------
+    (Tensor or LazyImages, tuple of Tensor)
+        The images, uint8 (N, C, H, W), and the other results. In a stage, images over 256 MB are PNG files in its folder of
+        unfinished work: they are encoded as they are made, by the process that makes them.
+
+    Examples
+    --------
+    >>> images = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(3, 1, 1, 1)
+    >>> inverted, (index,) = map_to_images(lambda images, index: ((255 - 255 * images).to(torch.uint8), index), images)
+    >>> inverted.flatten().tolist(), index.tolist()
+    ([255, 204, 0], [0, 1, 2])
+    """
+    work = _Map(function, images, batch_size, device)
+    stage = ranks.stage() if work.is_large or (share and ranks.together()) else None
+    work.packs = stage is not None and work.is_large
+    blocks = [*_in_blocks(work, stage, progress)] if stage else [work.block(0, len(images), progress)]
+    first, *others = _joined(blocks)
+    if not work.packs:
+        return first, tuple(others)
+    packs = [Pack(block.pack, block.columns[0]) for block in blocks if block.pack]
+    return png_images(packs, images.images.shape if isinstance(images, Dataset) else images.shape), tuple(others)
+
+
+class _Block(NamedTuple):
+    """The results of some images, column by column. pack: where their images are; the first column then is where each ends."""
+
+    columns: tuple[Tensor, ...]
+    pack: Path | None = None
 
 
 class _Map:
-    """A function on the images of a data set. batch_size becomes smaller where memory runs out."""
+    """A function on the images of a data set. batch_size becomes smaller where memory runs out. packs: images go to files."""
 
     def __init__(
         self, function: Function, images: Dataset | Tensor | Repeated, batch_size: int, device: torch.device | str
     ) -> None:
         self.function, self.images, self.batch_size, self.device = function, images, batch_size, device
-        self.single = True
+        self.single, self.packs = True, False
 
-    def batches(self, start: int, stop: int, progress: Progress | None = None, folder: Path | None = None) -> tuple[Tensor, ...]:
-        """The results of some images, batch by batch. folder: for files of what is too large for memory."""
-        results = Columns(stop - start, folder)
-        while start < stop or not results.columns:  # an empty data set still goes through once, for the shapes
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, C, H, W of the images."""
+        return tuple(self.images.images.shape if isinstance(self.images, Dataset) else self.images.shape)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the pixels of all images have more than `LARGE` bytes."""
+        return math.prod(self.shape) > LARGE
+
+    def block(self, start: int, stop: int, progress: Progress | None = None, pack: Path | None = None) -> _Block:
+        """The results of some images, batch by batch. pack: of a file for their images."""
+        with PngWriter(pack) if pack else nullcontext() as writer:
+            parts = []
+            for single, columns in self._batches(start, stop, progress):
+                self.single = single
+                parts.append((writer.add(columns[0]), *columns[1:]) if writer else columns)
+        return _Block(tuple(map(torch.cat, zip(*parts, strict=True))), pack)
+
+    def _batches(self, start: int, stop: int, progress: Progress | None) -> Iterator[tuple[bool, tuple[Tensor, ...]]]:
+        """Of each batch whether the function returned one tensor, and its results, on the CPU."""
+        first = True
+        while start < stop or first:  # an empty data set still goes through once, for the shapes
             batch = slice(start, min(start + self.batch_size, stop))
             chosen = self.images.images[batch] if isinstance(self.images, Dataset) else self.images[batch]
             index = torch.arange(start, start + len(chosen))
@@ -99,67 +169,71 @@ class _Map:
                     raise
                 self.batch_size = (len(chosen) + 1) // 2
                 text = f"memory ran out: going on with {self.batch_size} images at a time"
-                warnings.warn(text, NotbugsWarning, stacklevel=3)
+                warnings.warn(text, NotbugsWarning, stacklevel=5)
                 continue
-            self.single = isinstance(result, Tensor)
-            results.add([column.detach().cpu() for column in _columns(result)])
+            first = False
+            yield isinstance(result, Tensor), tuple(column.detach().cpu() for column in _columns(result))
             start += len(chosen) or 1
             if progress:
                 progress(len(index))
-        return results.whole()
 
 
-def _shared(work: _Map, together: ranks.Together, progress: Progress | None) -> tuple[Tensor, ...]:
+def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> Iterator[_Block]:
     """The results of all images, by block: some are done here, the others by other ranks, or before the stage was killed."""
     total, size = len(work.images), work.batch_size
+    batches = max(1, -(-total // size))
+    size *= -(-batches // MOST_BLOCKS) if work.is_large else 1
     name = getattr(work.function, "__qualname__", type(work.function).__name__)
-    shape = tuple(work.images.images.shape if isinstance(work.images, Dataset) else work.images.shape)
     device = torch.device(work.device).type
     done_with = f"notbugs {__version__}, torch {torch.__version__}, {device}"
-    blocks = together.blocks(f"{name} of {shape} by {size} with {done_with}", max(1, -(-total // size)))
+    kept = ", images in files" if work.packs else ""
+    blocks = stage.blocks(f"{name} of {work.shape} by {work.batch_size} with {done_with}{kept}", max(1, -(-total // size)))
+    pack_of = (lambda number: blocks.path(number).with_suffix(".png-files")) if work.packs else (lambda number: None)
     reported = 0
+
+    def report(images: int) -> None:
+        nonlocal reported
+        reported += images
+        if progress and images:
+            progress(images)
+
     for number in blocks.claimed():
         start, stop = number * size, min((number + 1) * size, total)
+        report(start - reported)  # what others have claimed, and nearly done
         if not blocks.path(number).exists():
             with ranks.alone():
-                columns = work.batches(start, stop)
-            content = {"single": work.single, "columns": columns}
+                found = work.block(start, stop, report, pack_of(number))
+            content = {"single": work.single, "columns": found.columns}
             atomic_write(blocks.path(number), lambda stream, content=content: torch.save(content, stream))  # type: ignore[misc]
-        if progress:
-            progress(stop - reported)
-            reported = stop
+        report(stop - reported)
     blocks.wait()
-    if progress and reported < total:
-        progress(total - reported)
-    results = Columns(total, blocks.folder, shared=True, writes=together.rank == 0)
+    report(total - reported)
     first: tuple[Tensor, ...] = ()
     for number in range(blocks.count):
         images = min((number + 1) * size, total) - number * size
-        work.single, columns = _read_block(blocks.path(number), images, first)
-        first = first or columns
-        results.add(columns)
-    return results.whole()
+        work.single, block = _read_block(blocks.path(number), images, first, pack_of(number))
+        first = first or block.columns
+        yield block
 
 
-def _read_block(path: Path, images: int, like: Sequence[Tensor]) -> tuple[bool, tuple[Tensor, ...]]:
-    """Whether the function returns one tensor, and its columns. Raises InputError if the file is not as it was written."""
+def _read_block(path: Path, images: int, like: Sequence[Tensor], pack: Path | None) -> tuple[bool, _Block]:
+    """Whether the function returns one tensor, and its results. Raises InputError if the files are not as they were written."""
     with reading(path, "unfinished work of this run", "remove it"):
         block = load_saved(path, mapped=True)
-        single, columns = block["single"], tuple(block["columns"])  # type: ignore[index]  # as `_shared` made it
+        single, columns = block["single"], tuple(block["columns"])  # type: ignore[index]  # as `_in_blocks` made it
         if not columns or not all(holds_its_values(each) and len(each) == images for each in columns):
             raise ValueError(f"not of {images} images")
         if like and [(each.shape[1:], each.dtype) for each in columns] != [(each.shape[1:], each.dtype) for each in like]:
             raise ValueError("not of the shapes and types of the first block")
-        return bool(single), columns
+        if pack and not Pack(pack, columns[0]).is_whole():
+            raise ValueError(f"{pack.name} beside it is not whole")
+        return bool(single), _Block(columns, pack)
 
 
-def joined(parts: Sequence[Images]) -> Tensor:
-    """Images one after the other, uint8 (N, C, H, W): as `map_batches` returns them, in a file where they are many."""
-    found = Columns(sum(map(len, parts)), ranks.scratch())
-    for part in parts:
-        for start in range(0, len(part), JOINED):
-            found.add([part[start : start + JOINED]])
-    return found.whole()[0]
+def _joined(blocks: Iterable[_Block]) -> tuple[Tensor, ...]:
+    """The columns of all blocks, in memory."""
+    parts = [block.columns for block in blocks]
+    return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def _columns(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -98,7 +98,7 @@ class Dataset:
         names, groups = (tuple(values[i] for i in chosen) if values else () for values in (self.names, self.groups))
         return Dataset(images, self.labels[index], self.classes, names, groups)
 
-    def versions(self, images: Tensor, times: int) -> "Dataset":
+    def versions(self, images: Images, times: int) -> "Dataset":
         """Several versions of each image, uint8 (times * N, C, H, W): those of a.png are named a.png, a~2.png, a~3.png, …
 
         Raises
@@ -246,7 +246,7 @@ class Dataset:
         """
         return convert.rows_of(encode_png(self.images), self.labels, self.classes, self.names)
 
-    def with_images(self, images: Tensor) -> "Dataset":
+    def with_images(self, images: Images) -> "Dataset":
         """The same labels and names with other images, uint8 (N, C, H, W)."""
         return replace(self, images=images)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
@@ -17,15 +17,19 @@ from notbugs.data.card import Origin, Written, write_card
 from notbugs.data.convert import row_features
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import as_arrays
-from notbugs.data.images import encode_png
 from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, same_file
+from notbugs.data.png_files import as_png
 from notbugs.data.shards import Sample, write_shards
 from notbugs.data.single_files import write_npz
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
 from notbugs.runs.tables.row import write_records
 
+if TYPE_CHECKING:
+    from pyarrow import RecordBatch
+
 AT_ONCE, MOST_ROWS = 2**24, 1000  # bytes of encoded images, and rows, that are written to a table at a time
+SHARD_BYTES = 2**29  # of the rows in one parquet file: 512 MB, about what Hugging Face cuts data sets into
 WRITE = ("folder", "parquet", "npz", "webdataset")  # the forms to choose from; the others are those of inputs
 
 
@@ -68,7 +72,8 @@ def export(
     form : {"folder", "npz", "npz-channels-first", "parquet", "saved", "webdataset"}
         folder: `split/CLASS/file.png`, CLASS being the label, and manifest.csv with one row per file, in order.
         npz: data.npz with split_images (N, H, W or N, H, W, 3; npz-channels-first: N, C, H, W), split_labels, classes.
-        parquet: split.parquet with columns image, label and file_name. saved: a Hugging Face DatasetDict with one split.
+        parquet: split.parquet with columns image, label and file_name; over 512 MB several files,
+        split-00000-of-00002.parquet, …. saved: a Hugging Face DatasetDict with one split.
         webdataset: split-000000.tar, … with KEY.png, KEY.cls and KEY.json (class, name) of each image.
     card : str
         Text of README.md; notes, classes, origin, and code that loads the data set with other libraries are added.
@@ -142,7 +147,7 @@ class Job(NamedTuple):
 def _files(job: Job) -> Iterator[bytes]:
     """Each image as a file, in order: its own, or a PNG."""
     if job.encoded is None:
-        return encode_png(job.dataset.images)
+        return as_png(job.dataset.images)
     return (encoded_bytes(job.encoded[index]) for index in range(len(job.encoded)))
 
 
@@ -215,18 +220,39 @@ def _write_shards(job: Job) -> Written:
     return Written(suffixes=tuple(suffixes))
 
 
-def _write_rows(job: Job) -> Written:
-    """parquet and saved, from a file of rows on the disk: a data set need not fit into memory."""
+def _write_parquet(job: Job) -> Written:
+    """split.parquet, or split-00000-of-00002.parquet, …: readers open them in order."""
+    from pyarrow.parquet import ParquetWriter
+
+    names: list[str] = []
+    written, writer = 0, None
+    try:
+        for batch in _row_batches(job):
+            if writer is None or written >= SHARD_BYTES:
+                if writer is not None:
+                    writer.close()
+                names.append(f"{len(names):05d}.part")
+                writer, written = ParquetWriter(job.folder / names[-1], batch.schema), 0
+            writer.write_batch(batch)
+            written += batch.nbytes
+    finally:
+        if writer is not None:
+            writer.close()
+    for number, name in enumerate(names):
+        which = f"-{number:05d}-of-{len(names):05d}" if len(names) > 1 else ""
+        (job.folder / name).rename(job.folder / f"{job.split}{which}.parquet")
+    return Written()
+
+
+def _write_saved(job: Job) -> Written:
+    """From a file of rows on the disk: a data set need not fit into memory."""
     import datasets
 
     rows = job.folder / "rows.part"
     fingerprint = _write_stream(job, rows)
     table = datasets.Dataset(datasets.table.MemoryMappedTable.from_file(str(rows)), fingerprint=fingerprint)
     with _no_progress_bars():
-        if job.form == "parquet":
-            table.to_parquet(str(job.folder / f"{job.split}.parquet"))
-        else:
-            datasets.DatasetDict({job.split: table}).save_to_disk(str(job.folder))
+        datasets.DatasetDict({job.split: table}).save_to_disk(str(job.folder))
     rows.unlink()
     return Written()
 
@@ -246,38 +272,51 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def _write_stream(job: Job, path: Path) -> str:
-    """Write the rows as an Arrow stream, some at a time, and return a hash of them, by which Hugging Face tells sets apart."""
+    """Write the rows as an Arrow stream, and return a hash of them, by which Hugging Face tells sets apart."""
     import pyarrow
 
-    dataset, digest = job.dataset, sha256(repr(job.dataset.classes).encode("utf-8", "surrogateescape"))
-    schema = row_features(dataset.classes).arrow_schema
+    digest = sha256(repr(job.dataset.classes).encode("utf-8", "surrogateescape"))
+
+    def look(content: bytes, label: int, name: str) -> None:
+        digest.update(repr((label, name, len(content))).encode("utf-8", "surrogateescape") + content)
+
+    with pyarrow.ipc.new_stream(str(path), row_features(job.dataset.classes).arrow_schema) as writer:
+        for batch in _row_batches(job, look):
+            writer.write_batch(batch)
+    return digest.hexdigest()[:16]
+
+
+def _row_batches(job: Job, look: Callable[[bytes, int, str], object] | None = None) -> Iterator["RecordBatch"]:
+    """The columns image, label and file_name, some rows at a time; one batch without rows of an empty set. look: at each row."""
+    import pyarrow
+
+    schema = row_features(job.dataset.classes).arrow_schema
     cells: list[tuple[bytes, int, str]] = []
 
-    def write() -> None:
-        files, labels, names = zip(*cells, strict=True)
+    def batch() -> "RecordBatch":
+        files, labels, names = zip(*cells, strict=True) if cells else ((), (), ())
         columns = [[{"bytes": content, "path": None} for content in files], labels, names]
         arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
-        writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
         cells.clear()
+        return pyarrow.record_batch(arrays, schema=schema)
 
-    with pyarrow.ipc.new_stream(str(path), schema) as writer:
-        size = 0
-        for content, label, name in zip(_files(job), dataset.labels.tolist(), dataset.names, strict=True):
-            digest.update(repr((label, name, len(content))).encode("utf-8", "surrogateescape") + content)
-            cells.append((content, label, name))
-            size += len(content)
-            if size >= AT_ONCE or len(cells) == MOST_ROWS:
-                write()
-                size = 0
-        if cells:
-            write()
-    return digest.hexdigest()[:16]
+    size = 0
+    for cell in zip(_files(job), job.dataset.labels.tolist(), job.dataset.names, strict=True):
+        if look:
+            look(*cell)
+        cells.append(cell)
+        size += len(cell[0])
+        if size >= AT_ONCE or len(cells) == MOST_ROWS:
+            yield batch()
+            size = 0
+    if cells or not len(job.dataset):
+        yield batch()
 
 
 WRITERS: dict[str, Callable[[Job], Written]] = {
     "folder": _write_folder,
-    "parquet": _write_rows,
-    "saved": _write_rows,
+    "parquet": _write_parquet,
+    "saved": _write_saved,
     "npz": _write_npz,
     "npz-channels-first": _write_npz,
     "webdataset": _write_shards,

@@ -24,7 +24,8 @@ def load_part(folder: StrPath, form: str, split: str = "train") -> Dataset:
     elif form.startswith("npz"):
         located = locate_npz(folder / "data.npz", config)
     elif form == "parquet":
-        located = locate_parquet(str(folder), [folder / f"{split}.parquet"], DataConfig(str(folder)))
+        files = sorted(folder.glob(f"{split}*.parquet"))
+        located = locate_parquet(str(folder), files or [folder / f"{split}.parquet"], DataConfig(str(folder)))
     elif form == "webdataset":
         located = _locate_shards(folder, split, config)
     else:

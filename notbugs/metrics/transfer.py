@@ -140,8 +140,7 @@ def make_examples(
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     untargeted, targeted, *predicted = map_batches(perturb, dataset, batch_size=batch_size, device=device)
     attacked = dataset.with_images(untargeted)
-    shuffled = construct.shuffled_perturbations(dataset, attacked, seed=seed, mask=threat_model.mask).dataset.images
-    assert isinstance(shuffled, Tensor)
+    shuffled = construct.shuffled_perturbations(dataset, attacked, seed=seed, mask=threat_model.mask).dataset.images[:]
     predicted.append(predict(model, dataset.with_images(shuffled), device))
     return AdversarialExamples(untargeted, targeted, shuffled, targets, *predicted)
 

@@ -2,12 +2,15 @@
 
 Image-wise work is cut into blocks. Each rank claims the next block that nobody has, and writes its results whole into the stage's
 folder of unfinished work. Then every rank reads all blocks: nothing is sent, and what a killed rank has finished is not done
-again. A block does not depend on who does it, so that the results are the same for any number of ranks.
+again. A block does not depend on who does it, so that the results are the same for any number of ranks. A process that works
+alone keeps blocks of large data sets, for the same reason.
 """
 
 import os
+import secrets
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,10 +33,15 @@ def is_first() -> bool:
     return not started_by_torchrun() or os.environ["RANK"] == "0"
 
 
-class Store(Protocol):
-    """What all ranks see, in memory: a `torch.distributed.Store`."""
+class Counting(Protocol):
+    """Counts for all ranks."""
 
     def add(self, key: str, amount: int, /) -> int: ...
+
+
+class Store(Counting, Protocol):
+    """What all ranks see, in memory: a `torch.distributed.Store`."""
+
     def set(self, key: str, value: str, /) -> None: ...
     def get(self, key: str, /) -> bytes: ...
     def check(self, keys: list[str], /) -> bool: ...
@@ -47,6 +55,18 @@ def see_one_gpu() -> None:
     os.environ[VISIBLE] = names[place].strip() if place < len(names) else ""
 
 
+class _Counters:
+    """A store for a process that works alone: it sees what it has counted."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, key: str, amount: int, /) -> int:
+        """The sum of all amounts so far."""
+        self.counts[key] += amount
+        return self.counts[key]
+
+
 @dataclass(frozen=True)
 class Ranks:
     """The ranks that do a job.
@@ -57,20 +77,20 @@ class Ranks:
         This one's, from 0.
     count : int
         The world size.
-    store : Store
+    store : Counting
     job : str
         Another text for each job.
     """
 
     rank: int
     count: int
-    store: Store
+    store: Counting
     job: str
 
 
 @dataclass
 class Together:
-    """A stage that all ranks do, in the same order of calls.
+    """A stage that all ranks do, in the same order of calls, or one process alone.
 
     Attributes
     ----------
@@ -117,13 +137,13 @@ class Blocks:
     counter : str
         A key of the store: how many are claimed.
     count : int
-    store : Store
+    store : Counting
     """
 
     folder: Path
     counter: str
     count: int
-    store: Store
+    store: Counting
 
     def path(self, number: int) -> Path:
         """The file of a block."""
@@ -142,19 +162,18 @@ class Blocks:
 
 
 _job: ContextVar[Ranks | None] = ContextVar("_job", default=None)
-_together: ContextVar[Together | None] = ContextVar("_together", default=None)
-_scratch: ContextVar[Path | None] = ContextVar("_scratch", default=None)
+_stage: ContextVar[Together | None] = ContextVar("_stage", default=None)
 _run: ContextVar[Path | None] = ContextVar("_run", default=None)
 
 
 def together() -> Together | None:
     """The stage that this process does together with others; None: it works alone."""
-    return _together.get()
+    return None if _job.get() is None else _stage.get()
 
 
-def scratch() -> Path | None:
-    """The folder of the stage's unfinished work; None outside of stages."""
-    return _scratch.get()
+def stage() -> Together | None:
+    """The stage that this process does, with others or alone; None outside of stages, and within a block."""
+    return _stage.get()
 
 
 def run_folder() -> Path | None:
@@ -185,21 +204,20 @@ def in_job(ranks: Ranks) -> Iterator[None]:
 @contextmanager
 def in_stage(folder: Path, run: Path | None = None) -> Iterator[None]:
     """Do a stage of a run, together with the ranks of this job, if there are any. folder: of its unfinished work."""
-    job, runs = _job.get(), _run.set(run)
-    token, place = _together.set(None if job is None else Together(job, folder)), _scratch.set(folder)
+    job = _job.get() or Ranks(0, 1, _Counters(), secrets.token_hex(8))
+    runs, token = _run.set(run), _stage.set(Together(job, folder))
     try:
         yield
     finally:
-        _together.reset(token)
-        _scratch.reset(place)
+        _stage.reset(token)
         _run.reset(runs)
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """Inside, this process shares nothing: what it does is part of a block, or the same on all ranks."""
-    token = _together.set(None)
+    token = _stage.set(None)
     try:
         yield
     finally:
-        _together.reset(token)
+        _stage.reset(token)

@@ -123,8 +123,8 @@ def fit(
     >>> [epoch.epoch for epoch in fit(model, digits, epochs=2)]
     [1, 2]
     """
-    together = ranks.together()
-    share = parallel.share_of(together)
+    stage = ranks.stage()
+    share = parallel.share_of(ranks.together())
     numbers: dict[str, float] = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
     numbers |= {"learning_rate": learning_rate, "weight_decay": weight_decay}
     check_numbers(data, numbers)
@@ -154,8 +154,8 @@ def fit(
                 kept.save(state)
     if stopping:
         stopping.take_best(model)
-    if together:
-        together.trained = True
+    if stage:
+        stage.trained = True
     model.eval()
     return state.curve
 

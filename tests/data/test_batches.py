@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributed import HashStore
 
 from notbugs import data
-from notbugs.data import batches, columns
+from notbugs.data import LazyImages, batches, png_files
+from notbugs.data.images import encode_png
 from notbugs.errors import InputError
 from notbugs.runs import ranks
 
@@ -102,51 +103,105 @@ def test_what_is_not_worth_sharing_is_done_by_all(tmp_path: Path) -> None:
     assert done == [2, 2, 2, 2] and not [*tmp_path.iterdir()]
 
 
-def is_mapped(tensor: Tensor, folder: Path) -> bool:
-    """Whether a tensor is a file of a folder, of which only what is used takes memory."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        start, end = (int(number, 16) for number in line.split(maxsplit=1)[0].split("-"))
-        if start <= tensor.data_ptr() < end:
-            return str(folder) in line
-    return False
+# ---- images that are too many for memory ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_images_that_are_too_large_for_memory_are_in_a_file(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """count: of ranks; 0: a stage of one process, which leaves no file."""
-    monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60 - 1)
-    whole = random_dataset(7)
+def enlarged(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """An image of the same shape, its number, and something else of it."""
+    return 255 - data.to_8bit(images), index, images.mean((1, 2, 3))
 
-    def work(_: int) -> tuple[Tensor, ...]:
-        return data.map_batches(lambda images, index: (data.to_8bit(images), index, images), whole, batch_size=3)
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+@pytest.mark.parametrize("most_blocks", [1, 2, 512])
+def test_images_that_are_too_large_for_memory_are_png_files(
+    channels: int, count: int, most_blocks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """count: of ranks; 0: a stage of one process."""
+    monkeypatch.setattr(batches, "MOST_BLOCKS", most_blocks)
+    whole = random_dataset(7, channels=channels)
+    expected, columns = data.map_to_images(enlarged, whole, batch_size=2)
+    assert isinstance(expected, Tensor) and torch.equal(expected, 255 - whole.images[:])
+    monkeypatch.setattr(batches, "LARGE", expected.numel() - 1)
+    done: list[int] = []
+
+    def counted(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        done.extend(index.tolist())
+        return enlarged(images, index)
+
+    def work(_: int) -> tuple[data.Images, tuple[Tensor, ...]]:
+        return data.map_to_images(counted, whole, batch_size=2, share=False)  # large images are always shared
 
     if count:
         results = on_ranks(count, tmp_path, work)
     else:
         with ranks.in_stage(tmp_path):
             results = [work(0)]
-    for found in results:
-        assert isinstance(found, tuple)
-        assert torch.equal(found[0], whole.images[:]) and is_mapped(found[0], tmp_path)
-        assert torch.equal(found[1], torch.arange(7)) and torch.equal(found[2], whole.pixels(slice(None)))
-        found[0][0] = 0  # of this process alone
-        assert not any(is_mapped(each, tmp_path) for each in found[1:])
-    assert len([*tmp_path.rglob("column*")]) == min(count, 1) and not [*tmp_path.rglob("*.part")]
-    assert count or not [*tmp_path.iterdir()]
-    monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60)
+    for images, others in results:  # type: ignore[misc]
+        assert isinstance(images, LazyImages) and images.shape == whole.images.shape
+        assert torch.equal(images[:], expected) and torch.equal(images[[5, 2]], expected[[5, 2]])
+        assert all(torch.equal(one, other) for one, other in zip(others, columns, strict=True))
+        twice = data.joined([images, images])
+        assert isinstance(twice, LazyImages) and torch.equal(twice[:], torch.cat([expected, expected]))
+        assert [*png_files.as_png(images.select([6, 0]))] == [*encode_png(expected[[6, 0]])]
+    assert sorted(done) == list(range(7))
+    files = [*tmp_path.rglob("*.png-files")]
+    assert len(files) == min(most_blocks, 4) and not [*tmp_path.rglob("*.part")]
+    monkeypatch.setattr(batches, "LARGE", expected.numel())
     with ranks.in_stage(tmp_path):
-        assert not is_mapped(work(0)[0], tmp_path)
+        assert isinstance(work(0)[0], Tensor)
+    assert isinstance(data.joined([expected, expected]), Tensor)
 
 
-def test_parts_are_joined_in_a_file_where_they_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = random_dataset(7).images[:]
-    parts = [whole[:3], whole[3:]]
-    assert torch.equal(data.joined(parts), whole)
-    monkeypatch.setattr(columns, "IN_MEMORY", 7 * 60 - 1)
-    monkeypatch.setattr(batches, "JOINED", 2)
+def test_a_stage_of_one_process_goes_on_from_its_blocks_of_a_large_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, done, counts = random_dataset(7), list[int](), list[int]()
+    expected, _ = data.map_to_images(enlarged, whole)
+    monkeypatch.setattr(batches, "LARGE", 7 * 60 - 1)
+
+    def attempt(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        if len(counts) == 2 and len(done) == 4:
+            raise InterruptedError
+        done.extend(index.tolist())
+        return enlarged(images, index)
+
+    def work() -> data.Images:
+        return data.map_to_images(attempt, whole, batch_size=2, progress=counts.append)[0]
+
+    with ranks.in_stage(tmp_path), pytest.raises(InterruptedError):
+        work()
+    assert counts == [2, 2] and len([*tmp_path.rglob("*.pt")]) == 2 and not [*tmp_path.rglob("*.part")]
+    done.clear()
     with ranks.in_stage(tmp_path):
-        found = data.joined(parts)
-    assert torch.equal(found, whole) and is_mapped(found, tmp_path)
+        images = work()
+        assert torch.equal(images[:], expected[:]) and done == [4, 5, 6] and sum(counts[2:]) == 7
+        stage = ranks.stage()
+        assert stage is not None
+        stage.trained = True
+        done.clear()
+        work()  # the next map of this stage, of other weights: nothing of it is there
+        assert len(done) == 7
+
+
+@pytest.mark.parametrize("change", ["shorter", "missing", "shorter later"])
+def test_images_that_somebody_changed_are_refused(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "LARGE", 0)
+    whole = random_dataset(4)
+
+    def work() -> data.Images:
+        with ranks.in_stage(tmp_path):
+            return data.map_to_images(enlarged, whole, batch_size=2)[0]
+
+    images = work()
+    pack = sorted(tmp_path.rglob("*.png-files"))[1]
+    if change == "missing":
+        pack.unlink()
+    else:
+        pack.write_bytes(pack.read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"^{re.escape(str(tmp_path))}.*(remove it|repeat)"):
+        _ = [*png_files.as_png(images)] if change == "shorter later" else work()
+    if change == "shorter later":
+        with pytest.raises(InputError, match=rf"^{re.escape(str(pack))}"):
+            images[:]
 
 
 @pytest.mark.parametrize("batch_size", [2, 3, 100])
@@ -160,11 +215,11 @@ def test_repeated_images_are_those_of_copies(batch_size: int) -> None:
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "IN_MEMORY", 0)
-    monkeypatch.setattr(columns, "TemporaryFile", lambda dir: open("/dev/full", "wb"))  # noqa: SIM115
+    monkeypatch.setattr(batches, "LARGE", 0)
+    monkeypatch.setattr(png_files, "part_of", lambda path: Path("/dev/full"))
     whole = random_dataset(7)
     with ranks.in_stage(tmp_path), pytest.raises(InputError, match=r"must be on a disk with room, got a full one"):
-        data.map_batches(lambda images, index: data.to_8bit(images), whole, batch_size=3)
+        data.map_to_images(enlarged, whole, batch_size=3)
 
 
 @pytest.mark.parametrize(("trained", "done_again"), [(False, [2, 3, 4]), (True, [0, 1, 2, 3, 4])])

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow
 import pytest
@@ -221,12 +222,9 @@ def test_rows_are_written_a_few_at_a_time(tmp_path: Path, form: str, monkeypatch
     export = importlib.import_module("notbugs.data.export")  # `data.export` is the function
     monkeypatch.setattr(export, "MOST_ROWS", 2)
     monkeypatch.setattr(export, "AT_ONCE", 1000)
-    write = pyarrow.ipc.RecordBatchStreamWriter.write_batch
-    monkeypatch.setattr(
-        pyarrow.ipc.RecordBatchStreamWriter,
-        "write_batch",
-        lambda self, batch: (held.append(batch.num_rows), write(self, batch))[1],
-    )
+    writer = pyarrow.parquet.ParquetWriter if form == "parquet" else pyarrow.ipc.RecordBatchStreamWriter
+    write = writer.write_batch
+    monkeypatch.setattr(writer, "write_batch", lambda self, batch: (held.append(batch.num_rows), write(self, batch))[1])
     data.export(whole, tmp_path / "set", form, card="")
     assert held == [2, 2, 2, 2, 1] and not list((tmp_path / "set").glob("*.part"))
     assert equal(data.load_part(tmp_path / "set", form), whole)
@@ -239,6 +237,22 @@ def test_rows_are_written_a_few_at_a_time(tmp_path: Path, form: str, monkeypatch
         ]
         assert states[0] == states[1] != states[2], "by it Hugging Face finds what it computed of a set"
     assert equal(data.load_part(tmp_path / "same", form), whole)
+
+
+def test_large_sets_are_several_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export = importlib.import_module("notbugs.data.export")
+    monkeypatch.setattr(export, "MOST_ROWS", 2)
+    monkeypatch.setattr(export, "SHARD_BYTES", 500)
+    whole = random_dataset(9)
+    data.export(whole, tmp_path / "set", "parquet", card="", split="test")
+    names = sorted(path.name for path in (tmp_path / "set").glob("*.p*"))
+    assert names[0] == f"test-00000-of-{len(names):05d}.parquet" and len(names) > 2
+    assert equal(data.load_part(tmp_path / "set", "parquet", "test"), whole)
+    found = datasets.load_dataset(
+        "parquet", data_files=f"{tmp_path}/set/test*.parquet", split="train", cache_dir=str(tmp_path / "c")
+    )
+    assert found["file_name"][:] == [*whole.names] and found.features["label"].names == [*whole.classes]
+    assert data.load(tmp_path / "set").test.names == whole.names
 
 
 @pytest.mark.parametrize(("form", "count"), [("npz", 6), ("folder", 6), ("folder", 70)])

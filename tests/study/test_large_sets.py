@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from notbugs.data import columns, header_index, images
+from notbugs import data, precision
+from notbugs.construct import inversion
+from notbugs.data import batches, header_index, images
 from notbugs.data.exported import load_part
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
@@ -16,7 +19,12 @@ from notbugs.runs.tables.study import SetRow
 from notbugs.study import pipeline
 from notbugs.study.config import StudyConfig
 
-SETS = {"folder": ("robust", "nonrobust", "robust-strong"), "npz": ("robust",)}  # by form: all kinds once
+SETS = {  # by form: all kinds once
+    "folder": ("robust", "nonrobust", "robust-strong"),
+    "npz": ("robust",),
+    "parquet": ("random-labels", "random-labels-shuffled"),
+    "webdataset": ("nonrobust",),
+}
 
 
 @pytest.fixture
@@ -46,17 +54,46 @@ def test_a_split_of_images_on_disk_is_that_of_images_in_memory(
 ) -> None:
     inside = split(photographs, tmp_path / "inside", write)
     assert not (tmp_path / "inside" / header_index.NAME).exists()
-    monkeypatch.setattr(columns, "IN_MEMORY", 0)
+    monkeypatch.setattr(batches, "LARGE", 0)
     monkeypatch.setattr(images, "IN_MEMORY", 0)
     outside = split(photographs, tmp_path / "outside", write)
     assert (tmp_path / "outside" / header_index.NAME).exists()
+    assert not (tmp_path / "outside" / ".unfinished").exists()
     rows = [[{**cells(row), "seconds": 0} for row in record.rows(SetRow)] for record in (inside, outside)]
     assert rows[0] == rows[1] and [row["written"] for row in rows[0]] == [True] * len(SETS[write])
     for name in SETS[write]:
         parts = [load_part(record.folder / "datasets" / name, write) for record in (inside, outside)]
         assert torch.equal(parts[0].images[:], parts[1].images[:]) and torch.equal(parts[0].labels, parts[1].labels)
-        assert parts[0].names == parts[1].names and any("~2" in file for file in parts[0].names)
+        assert parts[0].names == parts[1].names
+        assert any("~2" in file for file in parts[0].names) != name.startswith("random-labels")
     one = next((photographs / "train").rglob("*.png"))
     Image.fromarray(np.zeros((12, 12, 3), np.uint8)).save(one)
     with pytest.raises(InputError, match=r"must hold the same images as when this run began"):
         split(photographs, tmp_path / "outside", write)
+
+
+@pytest.mark.slow
+def test_a_construction_that_ends_goes_on_from_its_last_batch(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in one process: of a large set an attempt can take hours."""
+    expected = split(photographs, tmp_path / "expected", "npz")
+    monkeypatch.setattr(batches, "LARGE", 0)
+    monkeypatch.setattr(precision, "default_batch_size", lambda device, shape: 8)
+    calls = list[int]()
+
+    def ends(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        if len(calls) == 7:
+            raise InputError("--out", "must be on a disk with room")
+        return data.to_8bit(images)
+
+    monkeypatch.setattr(inversion, "to_8bit", ends)
+    with pytest.raises(InputError, match="room"):
+        split(photographs, tmp_path / "run", "npz")
+    assert len([*(tmp_path / "run/.unfinished").rglob("*.png-files")]) == 6
+    record = split(photographs, tmp_path / "run", "npz")
+    assert calls == [8] * 12  # 88 images in 11 batches, one of them twice
+    assert not (tmp_path / "run" / ".unfinished").exists()
+    found, other = (load_part(each.folder / "datasets/robust", "npz") for each in (record, expected))
+    assert torch.equal(found.images[:], other.images[:])
