@@ -160,11 +160,11 @@ def _kinds(config: "ResolvedConfig", parts: Parts, speed: "Speed") -> list[list[
 
 
 def _schedule(graph: "Graph", seconds: "dict[StageId, float]", workers: Sequence[int]) -> list[list[str]]:
-    from notbugs.study.plan import makespan
+    from notbugs.study.time_left import makespan
 
     found = []
     for count in workers:
-        hours = makespan(graph, seconds, count) / 3600
+        hours = makespan({stage: graph[stage].needs for stage in seconds}, seconds, count) / 3600
         found.append([f"{count}", f"{hours:,.1f}", f"{100 * sum(seconds.values()) / 3600 / hours / count:.0f} %"])
     return found
 

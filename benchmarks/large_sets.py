@@ -7,7 +7,9 @@ the spectrum of photographs. Each line is a process of its own, with the process
 
 decode, forward: a loop that decodes each file with Pillow and takes it through a tiny network. predict: the same by notbugs.
 decode, train: a loop with forward pass, backward pass and step. fit: the same by notbugs, one epoch.
-split: what `notbugs split` does, with one epoch and one step in place of its 3 and 40: two trainings and two constructions.
+decode, split: a loop with an epoch of adversarial training and one of standard training, one step each, and with each network a
+set of images moved by one gradient step of the distance between features, as PNG. split: what `notbugs split` does, with one
+epoch and one step in place of its 3 and 40.
 again: the same command once more, when all is done: how long it takes to find that out.
 
 peak: the most memory of all these processes together, shared pages counted once. anonymous: the same without pages of files,
@@ -76,6 +78,42 @@ for images, labels in batches(64):
     optimizer.step()
 """,
     "fit": LOAD + "train.fit(network(), images, epochs=1, batch_size=64)\n",
+    "decode, split": BATCHES
+    + """
+import io
+from torch.nn.functional import cross_entropy
+
+def epoch(attacked):
+    model = network().train()
+    optimizer = torch.optim.AdamW(model.parameters())
+    for images, labels in batches(64):
+        if attacked:
+            images.requires_grad_()
+            (gradient,) = torch.autograd.grad(cross_entropy(model(images), labels), images)
+            images = (images.detach() + 0.01 * gradient.sign()).clamp(0, 1)
+        optimizer.zero_grad()
+        cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return model.eval().requires_grad_(False)
+
+def inverted(model, out):
+    others = batches(26)
+    next(others)
+    for images, _ in batches(26):
+        with torch.no_grad():
+            wanted = model.features(images)
+        start = next(others, (images,))[0][: len(images)].requires_grad_()
+        (gradient,) = torch.autograd.grad((model.features(start) - wanted[: len(start)]).square().sum(), start)
+        stored = ((start.detach() - 0.01 * gradient.sign()).clamp(0, 1) * 255).round()
+        with torch.no_grad():
+            model.features(stored / 255)
+        for pixels in stored.byte().permute(0, 2, 3, 1).numpy():
+            Image.fromarray(pixels).save(out, "PNG", compress_level=1)
+
+for attacked in (True, False):
+    with open(f"{out}.png", "wb") as stream:
+        inverted(epoch(attacked), stream)
+""",
     "split": """
 from notbugs.cli.study_progress import study_progress
 from notbugs.study import pipeline
@@ -92,7 +130,7 @@ if __name__ == "__main__":
 """,
 }
 PROGRAMS["again"] = PROGRAMS["split"]
-LOOPS = {"predict": "decode, forward", "fit": "decode, train"}
+LOOPS = {"predict": "decode, forward", "fit": "decode, train", "split": "decode, split"}
 UNITS = {"second": 1, "minute": 60, "hour": 3600}
 
 

@@ -1,6 +1,7 @@
 """Training: the schedule, patience, losses and augmentation."""
 
 import copy
+import importlib
 import math
 import zipfile
 from functools import partial
@@ -65,6 +66,15 @@ def test_one_batch_and_one_epoch_train(digits: data.Splits) -> None:
     model, before = tiny_model(), tiny_model()
     train.fit(model, digits.train.select(slice(0, 50)), epochs=1, batch_size=64)
     assert not same_weights(model, before)
+
+
+def test_long_epochs_tell_how_far_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    train.fit(tiny_model(), random_dataset(8), epochs=2, batch_size=2, within_epoch=told.append)
+    assert not told  # they took less than a second
+    monkeypatch.setattr(importlib.import_module("notbugs.train.fit"), "SECONDS_BETWEEN_REPORTS", -1)
+    train.fit(tiny_model(), random_dataset(8), epochs=2, batch_size=2, within_epoch=told.append)
+    assert told == [number / 4 for number in range(1, 9)]
 
 
 class UsesView(nn.Module):

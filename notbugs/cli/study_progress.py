@@ -11,6 +11,7 @@ from notbugs.cli.console import QUIET, running_stages
 from notbugs.cli.notes import data_lines, new_data_lines, new_model_lines
 from notbugs.errors import printable
 from notbugs.runs.metadata import NORM_NAMES
+from notbugs.study.time_left import TimeLeft
 
 if TYPE_CHECKING:
     from notbugs.runs.tables.data_check import DataCheckRow
@@ -38,20 +39,20 @@ class StudyProgress:
         self.display = display
         self.estimates: Mapping[str, float] = {}
         self.shares: dict[str, float] = {}
-        self.begun: dict[str, float] = {}  # how far stages were that an earlier command began; 0 before they tell
+        self.begun: set[str] = set()  # stages that an earlier command began, until they tell how far they are
         self.bars: dict[str, Any] = {}
         self.titles: Mapping[str, str] = {}
         self.numbers: dict[str, int] = {}  # of the stages that began, in this order
         self.finished, self.planned = 0, False
-        self.began = self.said = time.monotonic()
-        self.expected = 0.0
+        self.said = time.monotonic()
+        self.left: TimeLeft | None = None
 
     def on_plan(self, plan: "Plan") -> None:
         """Print what will be done, and how long it will take."""
         self.planned = True
-        self.estimates, self.expected, self.begun = plan.stages, plan.seconds, dict.fromkeys(plan.begun, 0.0)
-        self.titles = plan.titles
-        self.began = self.said = time.monotonic()
+        self.estimates, self.titles, self.begun = plan.stages, plan.titles, {*plan.begun}
+        self.left = TimeLeft(plan.stages, plan.needs, plan.kinds, plan.workers, plan.slower)
+        self.said = time.monotonic()
         for line in [*new_model_lines(), *plan_lines(plan)]:
             self._print(line)
         new_data_lines()  # they are among these
@@ -67,8 +68,8 @@ class StudyProgress:
         """Move the bar of a stage, and the one of all stages."""
         ended = share >= 1.0 and not words
         self.shares[stage] = share
-        if self.begun.get(stage) == 0:
-            self.begun[stage] = share
+        if self.left and not ended:
+            self._tell(self.left, stage, share)
         if stage not in self.bars:
             self.bars[stage] = self.display.add_task(self._fitting(stage), total=1.0, words=words)
         self.display.update(self.bars[stage], completed=share, words=words)
@@ -84,16 +85,16 @@ class StudyProgress:
         """Print a line for a stage that is recorded."""
         self.finished += 1
         self.shares[name] = 1.0
+        if self.left:
+            self.left.ended(name, time.monotonic())
         count = f"{self.finished} of {len(self.estimates)}, " if self.estimates else ""
         self._print(": ".join(filter(None, (f"done: {self.titles.get(name, name)} ({count}{seconds:.0f} s)", found_in(rows)))))
 
     @property
     def share(self) -> float:
         """Of the estimated time of all stages, how much is done."""
-        return self._share_of(self.shares) if any(self.estimates.values()) else 1.0
-
-    def _share_of(self, shares: Mapping[str, float]) -> float:
-        return sum(self.estimates.get(name, 0.0) * share for name, share in shares.items()) / sum(self.estimates.values())
+        whole = sum(self.estimates.values())
+        return sum(self.estimates.get(name, 0.0) * share for name, share in self.shares.items()) / whole if whole else 1.0
 
     def _described(self, stage: str) -> str:
         """A stage in plain words, after which one of how many it is."""
@@ -111,12 +112,16 @@ class StudyProgress:
     def _all(self) -> str:
         return f"all stages: {self.finished} of {len(self.estimates)} done"
 
+    def _tell(self, left: "TimeLeft", stage: str, share: float) -> None:
+        if stage in self.begun and share > 0:
+            self.begun.discard(stage)
+            left.goes_on(stage, share, time.monotonic())
+        else:
+            left.report(stage, share, time.monotonic())
+
     def _left(self) -> str:
-        """Time left: as estimated at first, then as the time that was needed so far suggests."""
-        share, elapsed = self.share, time.monotonic() - self.began
-        here = share - self._share_of(self.begun) if self.begun else share
-        left = self.expected * (1 - share) if here < 0.1 else elapsed * (1 - share) / here
-        return f"{duration(left)} left"
+        """Time left, in words."""
+        return f"{duration(self.left.seconds(time.monotonic()))} left" if self.left else ""
 
     def _print(self, line: str) -> None:
         self.said = time.monotonic()

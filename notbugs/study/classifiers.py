@@ -147,6 +147,9 @@ def train_classifier(
         if callback:
             callback(epoch)
 
+    def within_epoch(done: float) -> None:
+        report_progress("", min(done / epochs, 1), _words(int(done) + 1, epochs))
+
     curve = train.fit(
         model,
         dataset,
@@ -166,6 +169,7 @@ def train_classifier(
         seed=derive_seed(seed, spec.seed_key),
         device=config.device,
         progress=progress,
+        within_epoch=within_epoch,
         monitor=None if test is None else lambda: metrics.clean_accuracy(model, test, device=config.device).accuracy,
         checkpoint=checkpoint,
     )

@@ -16,6 +16,7 @@ from notbugs.study.cost import Speed, measure_speed, network_of, stage_seconds
 from notbugs.study.epsilon import NeighborDistances, neighbor_distances
 from notbugs.study.given import GIVEN, GivenModel
 from notbugs.study.graph import Graph, StageId
+from notbugs.study.time_left import makespan
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Plan:
         Stages that were interrupted, and go on where they were. Estimated as a whole.
     titles : mapping of str to str
         What to call each of `stages` on a terminal; the seed is in it where there are several.
+    needs, kinds : mapping
+        Of `stages`: the names of those that each needs, and what kind each is.
+    slower : float
+        How many times longer the timed batches took than their CPU time.
     """
 
     config: ResolvedConfig
@@ -61,6 +66,9 @@ class Plan:
     relabels: bool = False
     begun: Sequence[str] = ()
     titles: Mapping[str, str] = field(default_factory=dict)
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    slower: float = 1.0
 
 
 def make_plan(
@@ -101,9 +109,27 @@ def make_plan(
     named = {str(stage): value for stage, value in seconds.items()}
     accuracy = metrics.clean_accuracy(given.model, splits.test, device=config.device) if given else None
     relabels = any(stage.kind == "dataset" and DATASETS[stage.name].is_relabeled for stage in todo)
-    whole = waited * (start_seconds(workers) + makespan(graph, seconds, workers)) if todo else 0.0
+    needs = {stage: graph[stage].needs for stage in todo}
+    whole = waited * (start_seconds(workers) + makespan(needs, seconds, workers)) if todo else 0.0
+    names = {str(stage): tuple(map(str, needs[stage])) for stage in todo}
+    kinds = {str(stage): stage.kind for stage in todo}
     titles = {str(stage): f"{stage.title}{f', seed {stage.seed}' if config.seeds > 1 else ''}" for stage in todo}
-    return Plan(config, splits, distances, named, workers, whole, given, accuracy, findings, relabels, titles=titles)
+    return Plan(
+        config,
+        splits,
+        distances,
+        named,
+        workers,
+        whole,
+        given,
+        accuracy,
+        findings,
+        relabels,
+        titles=titles,
+        needs=names,
+        kinds=kinds,
+        slower=waited,
+    )
 
 
 def _stage_seconds(
@@ -121,32 +147,3 @@ def _stage_seconds(
             model = models.build(name or config.network, shape=shape, classes=classes, width=width, layer=layer)
             speeds[name] = measure_speed(config, splits.train, model, one_thread=one_thread)
     return {stage: stage_seconds(stage, config, splits, speeds[network_of(stage, config)]) for stage in todo}
-
-
-def makespan(graph: Graph, seconds: Mapping[StageId, float], workers: int) -> float:
-    """When the last stage ends, if `workers` stages run at once, each as soon as those that it needs are done.
-
-    Parameters
-    ----------
-    graph : dict
-    seconds : mapping
-        Of the stages that are left, in their order. All others are done.
-    workers : int
-    """
-    order = {stage: number for number, stage in enumerate(seconds)}
-    needs = {stage: {need for need in graph[stage].needs if need in seconds} for stage in seconds}
-    followers: dict[StageId, list[StageId]] = {stage: [] for stage in seconds}
-    for stage, needed in needs.items():
-        for need in needed:
-            followers[need].append(stage)
-    ready = {stage: 0.0 for stage, needed in needs.items() if not needed}  # since when
-    ends: dict[StageId, float] = {}
-    free = [0.0] * max(1, workers)
-    while ready:
-        worker = min(range(len(free)), key=free.__getitem__)
-        stage = min(ready, key=lambda each: (max(ready[each], free[worker]), order[each]))
-        free[worker] = ends[stage] = max(ready.pop(stage), free[worker]) + seconds[stage]
-        for follower in followers[stage]:
-            if all(need in ends for need in needs[follower]):
-                ready[follower] = max(ends[need] for need in needs[follower])
-    return max(ends.values(), default=0.0)

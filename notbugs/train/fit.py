@@ -25,6 +25,8 @@ from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, ad
 from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
 from notbugs.train.state import Checkpoint, Epoch, State
 
+SECONDS_BETWEEN_REPORTS = 1.0  # within an epoch
+
 
 def fit(
     model: nn.Module,
@@ -46,6 +48,7 @@ def fit(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[Epoch], None] | None = None,
+    within_epoch: Callable[[float], None] | None = None,
     monitor: Callable[[], float] | None = None,
     checkpoint: StrPath | Checkpoint | None = None,
 ) -> list[Epoch]:
@@ -95,6 +98,8 @@ def fit(
     device : torch.device or str
     progress : callable, optional
         Gets each Epoch as it ends.
+    within_epoch : callable, optional
+        Called in epochs of more than a second, once a second, with the epochs that are done, such as 2.25.
     monitor : callable, optional
         Called after each epoch; what it returns is the `test_accuracy` of the Epoch.
     checkpoint : str, path or Checkpoint, optional
@@ -141,7 +146,7 @@ def fit(
     initial = copy.deepcopy(model.state_dict()) if patience else {}
     threshold = above_chance(data.labels, len(data.classes))
     with ranks.alone(), _seeded(device, seed), _head_only(model) if head_only else nullcontext():
-        run_epoch = _epoch_runner(state, data, loss, augment, share, seed=seed, bf16=bf16, compile=compile)
+        run_epoch = _epoch_runner(state, data, loss, augment, share, within_epoch, seed=seed, bf16=bf16, compile=compile)
         if content := parallel.from_first(kept.load() if kept else None, share):
             place = str(kept.path) if kept else "the checkpoint"  # of rank 0
             state.restore(content, place)  # type: ignore[arg-type]  # what a checkpoint holds
@@ -238,6 +243,7 @@ def _epoch_runner(
     loss: Loss,
     augment: Augment | None,
     share: parallel.Share,
+    within_epoch: Callable[[float], None] | None,
     *,
     seed: int,
     bf16: bool | None,
@@ -252,7 +258,7 @@ def _epoch_runner(
     augmenting = generator if share.world_size == 1 else torch.Generator(device)
 
     def run_epoch(step: int) -> tuple[float, float]:
-        total, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+        total, correct, said = torch.zeros((), device=device), torch.zeros((), device=device), time.monotonic()
         order = torch.randperm(len(labels), generator=generator, device=device)
         if share.world_size > 1:  # each rank draws what it needs for its own part
             own = share.seed(seed, len(state.curve))
@@ -276,6 +282,9 @@ def _epoch_runner(
             state.optimizer.step()
             total += value.detach() * count
             correct += (logits.detach().argmax(1) == labels[index])[:count].sum()
+            if within_epoch and time.monotonic() - said > SECONDS_BETWEEN_REPORTS:
+                within_epoch(len(state.curve) + number / state.schedule.batches)
+                said = time.monotonic()
         parallel.send_buffers(model, share)
         sums = parallel.summed(torch.stack([total, correct]), share)
         return sums[0].item() / len(labels), sums[1].item() / len(labels)

@@ -30,7 +30,8 @@ def plan() -> Plan:
     stages = {"seed0/standard": 30.0, "seed0/dataset-robust": 10.0}
     titles = {"seed0/standard": "training: standard model", "seed0/dataset-robust": "construction: D_R"}
     distances = NeighborDistances(1.08, 1.89, 3.9, same_scene=False)
-    return Plan(resolve(QUICK_STUDY, splits), splits, distances, stages, 2, 40.0, titles=titles)
+    needs: dict[str, tuple[str, ...]] = {"seed0/standard": (), "seed0/dataset-robust": ("seed0/standard",)}
+    return Plan(resolve(QUICK_STUDY, splits), splits, distances, stages, 2, 40.0, titles=titles, needs=needs)
 
 
 def row(epsilon: float, accuracy: float, model: str = "trained-on-robust", budget: str = "") -> AccuracyRow:
@@ -138,11 +139,12 @@ def test_without_a_terminal_stages_are_lines_and_silence_is_broken(plan: Plan, m
     progress.on_plan(plan)
     progress.on_progress("seed0/standard", 0.0, "")
     now[0] += 45
-    progress.on_progress("seed0/standard", 0.5, "epoch 1 of 2")
+    progress.on_progress("seed0/standard", 0.25, "epoch 1 of 4")
     assert "running" not in out.getvalue()
-    now[0] += 45  # 3/8 of the estimated work took 90 s
-    progress.on_progress("seed0/standard", 0.5, "epoch 1 of 2")
-    assert "running: stage 1 of 2: training: standard model 50 %; 0 of 2 stages done, about 2 minutes left\n" in out.getvalue()
+    now[0] += 45  # half of 30 s took 90: another 90, and then 60 of the stage that needs it
+    progress.on_progress("seed0/standard", 0.5, "epoch 2 of 4")
+    said = "running: stage 1 of 2: training: standard model 50 %; 0 of 2 stages done, about 2 minutes left\n"
+    assert said in out.getvalue() and progress.left is not None and progress.left.seconds(now[0]) == 150
     progress.on_stage("seed0/standard", [row(0.0, 0.5)], 91.0)
     progress.on_progress("seed0/standard", 1.0, "")
     assert out.getvalue().endswith("done: training: standard model (1 of 2, 91 s): 50.0 % clean\n")
@@ -163,7 +165,7 @@ def test_a_long_start_is_not_silent(plan: Plan, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_time_left_counts_what_this_command_did(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier command had half of a stage done: a quarter of the estimated work more in 60 s, so that 3/8 takes 90 s."""
+    """An earlier command had half of a stage done: a third of it takes 60 s, so that the last sixth takes 30, and the next 60."""
     now = [100.0]
     monkeypatch.setattr(study_progress.time, "monotonic", lambda: now[0])
     progress, _ = shown(True)
@@ -173,7 +175,8 @@ def test_time_left_counts_what_this_command_did(plan: Plan, monkeypatch: pytest.
     now[0] += 60
     progress.on_progress("seed0/standard", 5 / 6, "")
     assert progress.share == pytest.approx(5 / 8)
-    assert progress.display.tasks[0].fields["words"] == "about 2 minutes left"  # 90 s
+    assert progress.left is not None and progress.left.seconds(now[0]) == pytest.approx(90)
+    assert progress.display.tasks[0].fields["words"] == "about 90 seconds left"
 
 
 def test_a_terminal_has_a_bar_for_all_stages_and_one_for_each_that_runs(plan: Plan) -> None:

@@ -15,6 +15,7 @@ from notbugs.study.cost import Speed
 from notbugs.study.given import given_model
 from notbugs.study.graph import StageId, StudyStage, study_graph
 from notbugs.study.resolve import resolve
+from notbugs.study.time_left import makespan
 
 NOTHING = StudyStage((), lambda *_: [])
 SPEED = Speed(train=1e-3, gradient=1e-4, call=1e-2, query=1e-5)
@@ -135,6 +136,6 @@ def test_a_given_model_costs_its_attacks_once() -> None:
 def test_stages_share_workers_in_the_order_of_their_needs(workers: int, seconds: float) -> None:
     """a (3) before b (6); c (5), d (2) at any time."""
     a, b, c, d = (stage("task", name) for name in "abcd")
-    graph = {a: NOTHING, b: StudyStage((a,), NOTHING.work), c: NOTHING, d: NOTHING}
-    assert plan.makespan(graph, {a: 3.0, b: 6.0, c: 5.0, d: 2.0}, workers) == seconds
-    assert plan.makespan(graph, {b: 6.0}, workers) == 6.0  # what it needs is done
+    needs: dict[StageId, tuple[StageId, ...]] = {a: (), b: (a,), c: (), d: ()}
+    assert makespan(needs, {a: 3.0, b: 6.0, c: 5.0, d: 2.0}, workers) == seconds
+    assert makespan(needs, {b: 6.0}, workers) == 6.0  # what it needs is done
