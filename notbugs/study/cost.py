@@ -14,6 +14,7 @@ import notbugs.train as train
 from notbugs import attacks, models, precision
 from notbugs.attacks.budgets import UNTARGETED_ATTACKS
 from notbugs.data import Dataset, Splits
+from notbugs.data.images import encode_png
 from notbugs.data.load import SYNTHETIC
 from notbugs.models import fuse_batchnorm
 from notbugs.predict import BATCH_SIZE
@@ -88,12 +89,16 @@ class Speed:
         A step of a gradient attack: for each image, and besides.
     query : float
         A black-box query of few images; 0 where none is expected.
+    read, write : float
+        An image: decoding one that stays on the disk, and encoding and writing a constructed one.
     """
 
     train: float
     gradient: float
     call: float
     query: float
+    read: float = 0.0
+    write: float = WRITE_SECONDS
 
     def steps(self, count: float, steps: float, batch_size: int) -> float:
         """Gradient steps on so many images."""
@@ -143,9 +148,11 @@ def measure_speed(
         query = _query_seconds(fused, few, config) if math.prod(train_images.shape) <= MASKED_NUMBERS else 0.0
         batch = train_images.select(slice(0, min(len(train_images), config.batch_size, room)))
         training = _training_seconds(config, batch, model) if trained else 0.0
+        read = 0.0 if isinstance(many.images, Tensor) else _fastest(lambda: many.images[:]) / len(many)
+        write = _fastest(lambda: torch.tensor([len(each) for each in encode_png(many.images[:])])) / len(many) - read
     finally:
         torch.set_num_threads(threads)
-    return Speed(training, gradient, max(0.0, small - FEW * gradient), query)
+    return Speed(training, gradient, max(0.0, small - FEW * gradient), query, read, max(WRITE_SECONDS, write))
 
 
 def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed: Speed) -> float:
@@ -159,8 +166,9 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
     elif stage.kind == "dataset":
         spec = DATASETS[stage.name]
         count *= versions_of(config, spec)
-        steps = {"invert": config.invert_steps, "relabel": config.relabel_steps}.get(spec.construction, 0)
-        seconds = speed.steps(count, steps, batch_size) + count * WRITE_SECONDS
+        # the features of an image, and of what is found, take two forward passes; an inversion starts from another image
+        steps, read = {"invert": (config.invert_steps + 1, 2), "relabel": (config.relabel_steps, 1)}.get(spec.construction, (0, 2))
+        seconds = speed.steps(count, steps, batch_size) + count * (read * speed.read + speed.write)
     elif stage.name == "accuracy-on-all-datasets":
         each = min(count, CLEAN_IMAGES) * speed.forward
         seconds = TASK_SECONDS + len(MAIN_MODELS) * (1 + len(QUICK)) * each + len(QUICK) * count * READ_SECONDS

@@ -95,7 +95,7 @@ def test_training_and_constructions_cost_images_times_steps() -> None:
         return cost.stage_seconds(stage(kind, name), config, splits, SPEED) - cost.STAGE_SECONDS
 
     written = count * cost.WRITE_SECONDS
-    assert seconds("dataset", "robust") == pytest.approx(30 * (2 * count * 1e-4 + 2 * 1e-2) + 2 * written)
+    assert seconds("dataset", "robust") == pytest.approx(31 * (2 * count * 1e-4 + 2 * 1e-2) + 2 * written)
     assert seconds("dataset", "next-labels") == pytest.approx(11 * (count * 1e-4 + 1e-2) + written)
     assert seconds("dataset", "random-labels-shuffled") == pytest.approx(written)
     assert seconds("model", "adversarial") == pytest.approx(7 * (count * 1e-3 + 4 * (count * 1e-4 + 2 * 1e-2)))
