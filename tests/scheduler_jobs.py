@@ -5,7 +5,8 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -124,3 +125,39 @@ def end_in_half_a_message() -> None:
     (connection,) = [each for each in found if stat.S_ISSOCK(os.fstat(each.fileno()).st_mode)]
     os.write(connection.fileno(), (1000).to_bytes(4, "big") + b"the begin")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+# ---- executors of a user -------------------------------------------------------------------------------------------------------
+
+KIND = ""
+
+
+def ends() -> Executor:
+    """Ends the process, as a script without its cluster may."""
+    raise SystemExit("no cluster today")
+
+
+def threads_of_this_process() -> Executor:
+    """Threads, where stages would share what a process has once."""
+    return ThreadPoolExecutor(2)
+
+
+class Odd(ThreadPoolExecutor):
+    """An executor that does not do as it should."""
+
+    def submit(self, function: Callable[..., object], /, *args: object, **kwargs: object) -> "Future[object]":  # type: ignore[override]
+        if KIND == "refuses":
+            raise ValueError("the queue is full")
+        if KIND == "other":
+            return 3  # type: ignore[return-value]
+        return super().submit(lambda: "hello")
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        if KIND == "stays":
+            raise OSError("it stays")
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+
+def odd() -> Executor:
+    """An executor of this kind."""
+    return Odd(1)

@@ -101,7 +101,7 @@ def portable(error: Exception) -> Exception:
 def lost(name: str, future: object, error: BaseException) -> InputError:
     """The error for a job that some executor gave up."""
     if isinstance(error, CancelledError):
-        return InputError("--executor", "must stay reachable", f"none while {name} was being done", AGAIN)
+        return InputError("--executor", "must stay reachable, and cancel no stage", f"{name} cancelled", AGAIN)
     text = one_line(f"{type(error).__name__}: {error}")
     return InputError(name, "must be done by a worker of --executor", text, AGAIN)
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from notbugs.errors import InputError, printable
 from notbugs.extensions.registry import registered
 from notbugs.runs.engine import Engine, Outcome, Progress, attempt, told
-from notbugs.runs.workers import WorkerEndedError, worker_processes
+from notbugs.runs.workers import worker_processes
 
 __all__ = [
     "Job",
@@ -179,6 +179,8 @@ class _Run(Generic[Result]):
                     name = self.running.pop(future)
                     try:
                         outcome = future.result()
+                        if not isinstance(outcome, Outcome):
+                            raise TypeError(f"its future has {type(outcome).__name__}, not what the stage returned")
                     except Exception as error:  # the executor's: those of the job are in its outcome
                         self.failed = self.failed or self.engine.lost(name, future, error)
                         continue
@@ -205,7 +207,9 @@ class _Run(Generic[Result]):
             executor = (self.engine.together if self.jobs[name].together else None) or self.engine.executor
             try:
                 future = executor.submit(attempt, self.jobs[name].work, self._progress_of(name), registered().hashes())
-            except (WorkerEndedError, RuntimeError) as error:  # the latter: an executor that was shut down
+                if not isinstance(future, Future):
+                    raise TypeError(f"submit returned {type(future).__name__}, no Future")
+            except Exception as error:  # of workers that ended, or of a user's executor: one that was shut down, for example
                 self.failed = self.engine.lost(name, Future(), error)
                 return
             self.running[future] = name

@@ -167,7 +167,9 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
         spec = DATASETS[stage.name]
         count *= versions_of(config, spec)
         # the features of an image, and of what is found, take two forward passes; an inversion starts from another image
-        steps, read = {"invert": (config.invert_steps + 1, 2), "relabel": (config.relabel_steps, 1)}.get(spec.construction, (0, 2))
+        steps, read = {"invert": (config.invert_steps + 1, 2), "relabel": (config.relabel_steps, 1)}.get(
+            spec.construction, (0, 2)
+        )
         seconds = speed.steps(count, steps, batch_size) + count * (read * speed.read + speed.write)
     elif stage.name == "accuracy-on-all-datasets":
         each = min(count, CLEAN_IMAGES) * speed.forward

@@ -3,11 +3,12 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 import scheduler_jobs as jobs
 from cli.conftest import call_here, error_line
 
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.extensions.registry import load_extensions
 from notbugs.runs import executors, scheduler
 from notbugs.runs.engine import Engine
@@ -39,6 +40,11 @@ ONLY = ("dataset-robust", "dataset-nonrobust")
         ("missing_module:make", r"missing_module:make must be a function\(\) that returns an Executor, got ModuleNotFoundError"),
         ("scheduler_jobs:no_such", r"scheduler_jobs:no_such must be a function\(\) that .*, got AttributeError"),
         ("os:getcwd", r"os:getcwd must return a concurrent\.futures\.Executor, got str"),
+        ("scheduler_jobs:ends", r"scheduler_jobs:ends must be a function\(\) that .*, got SystemExit: no cluster today"),
+        ("http://cluster:1", r"must be an address like tcp://HOST:PORT, got http://cluster:1; start `dask scheduler`"),
+        ("tcp://", r"must be an address like tcp://HOST:PORT, got tcp://; "),
+        ("tls://host", r"must be an address like tcp://HOST:PORT, got tls://host; "),
+        ("a folder/mine:make", r"must be the scheduler file .*, got a folder/mine:make, which is no file"),
     ],
 )
 def test_what_is_no_executor_is_one_line(name: str, says: str) -> None:
@@ -52,15 +58,51 @@ def test_commands_name_an_executor_that_is_none_before_any_work() -> None:
 
 
 def test_a_function_in_the_working_directory_returns_an_executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_pool_of_threads.py").write_text(
-        "from concurrent.futures import ThreadPoolExecutor\n\ndef make():\n    return ThreadPoolExecutor(2)\n"
+    (tmp_path / "my_pool_of_processes.py").write_text(
+        "from concurrent.futures import ProcessPoolExecutor\n\ndef make():\n    return ProcessPoolExecutor(2)\n"
     )
     monkeypatch.chdir(tmp_path)
-    with open_engine("my_pool_of_threads:make", 1) as engine:
-        assert isinstance(engine.executor, ThreadPoolExecutor) and engine.at_once() == 1 and engine.remote
+    with open_engine("my_pool_of_processes:make", 1) as engine:
+        assert engine.at_once() == 1 and engine.remote
         assert dict(run_graph({"a": Job((), partial(jobs.square, 3))}, 1, ignore_progress, engine=engine)) == {"a": 9}
     with pytest.raises(InputError, match=r"^a: must be done by a worker of --executor, got RuntimeError: cannot schedule"):
         list(run_graph({"a": Job((), jobs.fail)}, 1, ignore_progress, engine=engine))  # it was shut down
+
+
+def test_threads_of_the_command_do_no_stage() -> None:
+    """They would share random numbers and the working directory: of five studies on two threads two were silently different."""
+    rule = r"^--executor: must do stages in processes of their own, got threads of the command's process; return a ProcessPoolEx"
+    with open_engine("scheduler_jobs:threads_of_this_process", None) as engine, pytest.raises(InputError, match=rule):
+        list(run_graph({"a": Job((), partial(jobs.square, 3))}, 1, ignore_progress, engine=engine))
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("refuses", r"^a: must be done by a worker of --executor, got ValueError: the queue is full; repeat the command"),
+        ("other", r"^a: must be done by a worker of --executor, got TypeError: submit returned int, no Future"),
+        ("wrong", r"^a: must be done by a worker of --executor, got TypeError: its future has str, not what the stage returned"),
+    ],
+)
+def test_an_executor_that_does_not_do_as_it_should_is_one_line(kind: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "KIND", kind)
+    with open_engine("scheduler_jobs:odd", None) as engine, pytest.raises(InputError, match=says):
+        list(run_graph({"a": Job((), partial(jobs.square, 3))}, 1, ignore_progress, engine=engine))
+
+
+def test_an_executor_that_cannot_be_shut_down_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "KIND", "stays")
+    with pytest.warns(NotbugsWarning, match=r"^--executor: scheduler_jobs:odd could not be shut down: OSError: it stays$"):  # noqa: SIM117
+        with open_engine("scheduler_jobs:odd", None):
+            pass
+
+
+@pytest.mark.parametrize("text", ["", "[", "[1]", "{}", '{"id": "no address"}', "\x00" * 50])
+def test_a_file_that_no_scheduler_wrote_is_one_line_at_once(text: str, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text(text)
+    rule = r"^--executor: must be a file that `dask scheduler --scheduler-file` wrote, got .*s\.json: "
+    with pytest.raises(InputError, match=rule):
+        open_engine(str(tmp_path / "s.json"), None).__enter__()
 
 
 def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,10 +115,13 @@ def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_scheduler_that_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "SECONDS_TO_CONNECT", 0.2)
     (tmp_path / "s.json").write_text('{"address": "tcp://127.0.0.1:1"}')
-    (tmp_path / "no.json").write_text("[")
-    for name in ("tcp://127.0.0.1:1", str(tmp_path / "s.json"), str(tmp_path / "no.json")):
-        with pytest.raises(InputError, match=r"^--executor: must be the scheduler of a Dask cluster that can be reached, got "):
-            open_engine(name, None).__enter__()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a server of something else
+        for name in ("tcp://127.0.0.1:1", str(tmp_path / "s.json"), f"tcp://127.0.0.1:{silent.getsockname()[1]}"):
+            rule = (
+                r"^--executor: must be the scheduler of a Dask cluster that can be reached, got .* at tcp://.*; start `dask sch"
+            )
+            with pytest.raises(InputError, match=rule):
+                open_engine(name, None).__enter__()
 
 
 class Broken(Executor):
@@ -95,7 +140,7 @@ class Broken(Executor):
     ("name", "says"),
     [
         ("a", r"^a: must be done by a worker of --executor, got OSError: the cluster is on fire; repeat the command"),
-        ("cancel", r"^--executor: must stay reachable, got none while cancel was being done; repeat the command"),
+        ("cancel", r"^--executor: must stay reachable, and cancel no stage, got cancel cancelled; repeat the command"),
     ],
 )
 def test_what_an_executor_gives_up_is_one_line(name: str, says: str) -> None:
@@ -180,6 +225,21 @@ class Cluster:
         for process in (*self.workers, self.scheduler):
             process.kill()
             process.wait()
+
+
+@pytest.mark.slow
+def test_a_command_without_its_scheduler_ends_with_one_line_at_once(tmp_path: Path) -> None:
+    """A client that was not closed kept it for a minute, and then printed what failed in it."""
+    pytest.importorskip("distributed")
+    (tmp_path / "s.json").write_text('{"address": "tcp://127.0.0.1:1"}')
+    code = (
+        "import sys; from notbugs.runs import executors; from notbugs.cli import main; executors.SECONDS_TO_CONNECT = 0.5;"
+        "sys.argv = ['notbugs', 'split', 'digits', '--out', 'run', '--executor', 's.json']; main()"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "can be reached, got OSError" in done.stderr, done.stderr
+    assert time.monotonic() - began < 30
 
 
 @contextmanager
