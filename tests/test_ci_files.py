@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -106,4 +107,7 @@ def test_the_container_has_all_that_the_package_needs() -> None:
     needed = {project["project"]["readme"], *project["project"]["license-files"], "notbugs"}
     needed |= {*project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]}
     assert needed <= copied
+    extras = project["project"]["optional-dependencies"]
+    named = [name for line in dockerfile.splitlines() for name in re.findall(r"EXTRAS=([\w,-]+)", line)]
+    assert named and all(extra in extras for each in named for extra in each.split(","))
     assert 'ENTRYPOINT ["notbugs"]' in dockerfile and "USER notbugs" in dockerfile

@@ -1,8 +1,11 @@
 """The examples run as their docstrings say, and print what they should."""
 
+import json
+import os
 import re
 import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,7 +53,7 @@ def test_own_threat_model_projects_onto_itself() -> None:
 def submitted() -> list[tuple[str, list[str]]]:
     """Each file, and the words of its notbugs command."""
     found = []
-    for path in [*EXAMPLES.glob("slurm/*"), *EXAMPLES.glob("kubernetes/*")]:
+    for path in [*EXAMPLES.glob("slurm/*"), *EXAMPLES.glob("kubernetes/*stage*")]:
         words = re.findall(r'[^\s,\[\]"]+', path.read_text().replace("\\\n", " "))
         start = max(number for number, word in enumerate(words[:-1]) if (word, words[number + 1]) == ("notbugs", "run"))
         found.append((str(path.relative_to(EXAMPLES)), words[start + 1 : start + 7]))
@@ -68,6 +71,54 @@ def test_files_to_submit_are_valid_and_their_command_has_these_options(name: str
     options = {option for each in typer.main.get_command(cli.app).commands["run"].params for option in each.opts}  # type: ignore[attr-defined]
     used = {word for word in words if word.startswith("--")}
     assert "--out" in used and used <= options
+
+
+def test_all_pods_have_the_claim_of_the_volume() -> None:
+    """And commands: the image of the Dockerfile has notbugs as its entry point."""
+    volume, *files = (
+        [*yaml.safe_load_all((EXAMPLES / "kubernetes" / name).read_text())]
+        for name in ("volume.yaml", "stages.yaml", "one_stage.yaml")
+    )
+    for part in (part for parts in files for part in parts):
+        text = json.dumps(part)
+        claims = set(re.findall(r'"claimName": "([^"]+)"', text))
+        assert claims == {volume[0]["metadata"]["name"]} and '"fsGroup": 1000' in text
+        assert text.count('"image"') == text.count('"command"') and '"args"' not in text
+
+
+def submit(tmp_path: Path, programs: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """The file for stages side by side, executed as SLURM would, with srun and others in place of the real ones."""
+    (tmp_path / "bin").mkdir()
+    srun = '#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n'
+    for name, text in {"srun": srun, **programs}.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    places = [str(tmp_path / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    environment = {**os.environ, "PATH": os.pathsep.join(places), "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    words = ["bash", str(EXAMPLES / "slurm/stages.sbatch"), "images", str(tmp_path / "new/run")]
+    return subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+
+
+@pytest.mark.slow
+def test_a_job_of_stages_gives_the_command_a_scheduler_with_workers(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    code = (
+        "import sys; from notbugs.runs.executors import open_engine\n"
+        "with open_engine(sys.argv[sys.argv.index('--executor') + 1], None) as engine: print(engine.at_once(), *sys.argv[1:4])\n"
+    )
+    done = submit(tmp_path, {"notbugs": f"#!{sys.executable}\n{code}"})
+    assert done.stdout.split() == ["1", "run", "images", "--out"] and done.returncode == 0, done.stderr
+    assert not [*(tmp_path / "new").iterdir()]  # the file of the scheduler is removed
+
+
+@pytest.mark.slow
+def test_a_job_whose_scheduler_does_not_start_ends(tmp_path: Path) -> None:
+    """It waited until the job's time was over, with all GPUs."""
+    done = submit(tmp_path, {"dask": "#!/bin/bash\necho no port is free >&2; exit 1\n"})
+    assert done.returncode == 1 and done.stderr.splitlines()[-2:] == [
+        "no port is free", "The Dask scheduler did not start: what it printed is above.",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ def _exit(code: str | int | None) -> None:
 
 def _follow() -> None:
     """What a rank does but for the first one: the jobs that it is given. It prints nothing, and ends with torchrun."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # it holds nothing that it would have to put away
     from notbugs.data import keeping_loads
     from notbugs.runs import torchrun
 

@@ -2,7 +2,11 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -134,3 +138,23 @@ def test_a_rank_that_does_not_see_the_run_folder_names_out(tmp_path: Path) -> No
         f"--out: must be on a disk that all workers share, got {run}, which {host} does not see; name another folder"
     )
     assert not RunFolder.read(run).done("a")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_torchrun_that_is_interrupted_ends_at_once(number: signal.Signals, tmp_path: Path) -> None:
+    """A rank that ignored it was waited for, for 30 seconds."""
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words += ["-m", "notbugs", "split", "digits", "--epochs", "60", "--out", "run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, *words], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's job may ignore it
+    ) as process:  # fmt: skip
+        while process.poll() is None and not any((tmp_path / "run" / ATTEMPTS).glob("*/")):
+            time.sleep(0.05)
+        began = time.monotonic()
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[0]
+    assert time.monotonic() - began < 15 and process.returncode
+    assert said.count("notbugs: stopped. What is finished is kept; the same command resumes.\n") == 1, said
