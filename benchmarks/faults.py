@@ -80,7 +80,7 @@ class Command:
     """A running command in a session of its own: what it says, and its processes."""
 
     def __init__(self, bench: "Bench", *prefix: str, **environment: str) -> None:
-        words = [*prefix, sys.executable, "-m", "notbugs", *bench.words]
+        words = [*prefix, *bench.program, *bench.words]
         self.bench, self.began, self.went_on, self.said = bench, time.monotonic(), 0.0, ""
         self.process = subprocess.Popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=bench.place,
@@ -197,6 +197,11 @@ class Bench:
         return self.place / "runs" / self.command
 
     @property
+    def program(self) -> tuple[str, ...]:
+        """What executes the command."""
+        return (sys.executable, "-m", "notbugs")
+
+    @property
     def words(self) -> list[str]:
         """The command."""
         model = [MODEL] if self.command == "attack" else []
@@ -257,11 +262,15 @@ class Bench:
         return self.moments.uniform(least, self.seconds)
 
     def rows(self, name: str, tries: int) -> Iterator[Row]:
-        """Strike so often. After each try its row, which replaces the last one: a benchmark that is stopped keeps what it has."""
+        """Strike so often."""
+        return self.strike(name, FAULTS[name], tries)
+
+    def strike(self, name: str, fault: "Callable[[Bench, int], Iterator[str]]", tries: int) -> Iterator[Row]:
+        """After each try its row, which replaces the last one: a benchmark that is stopped keeps what it has."""
         self.times = []
         self.forget()
         lost = 0
-        for number, wrong in enumerate(FAULTS[name](self, tries)):
+        for number, wrong in enumerate(fault(self, tries)):
             if wrong:
                 print(f"{name}: {wrong}", file=sys.stderr)
             lost += bool(wrong)

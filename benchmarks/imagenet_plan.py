@@ -11,7 +11,7 @@ Assumed: ResNet-50 reaches the same operations per second at 224x224; every work
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,10 @@ TRAIN, TEST, CLASSES, SHAPE = 1_281_167, 50_000, 1000, (3, 224, 224)
 SETTINGS = {"network": "resnet50", "width": None, "epochs": 90, "batch_size": 256, "adversarial_steps": 3, "invert_steps": 100}
 FORWARD_GFLOPS = 8.2  # of ResNet-50 at 224x224: 4.1 billion multiply-adds (He et al. 2016), each two operations
 ATTACK, TRAINING = "relabeling, 10 steps, bfloat16", "standard training, augmented, bfloat16"  # measured work
+
+
+SET_GIGABYTES = TRAIN * SHAPE[0] * SHAPE[1] * SHAPE[2] / 1e9
+NODES, GPUS = 8, 8
 
 
 class Images(NamedTuple):
@@ -72,6 +76,22 @@ def main() -> None:
         )
     )
     print()
+    together = f"together on {NODES} x {GPUS} GPUs, hours"
+    print(
+        table(
+            [
+                "study, one seed",
+                f"side by side on {NODES} x {GPUS} GPUs, hours",
+                "cost",
+                together,
+                "cost",
+                "GB read",
+                "GB written",
+            ],
+            _on_cluster(config, parts, speed, options.price),
+        )
+    )
+    print()
     print(table(["kind of stage, all controls", "stages", "GPU hours", "GB written"], _kinds(config, parts, speed)))
     print()
     config = _with(config, full=True, seeds=options.seeds)
@@ -112,13 +132,20 @@ def _rows(name: str) -> list[dict[str, Any]]:
 
 def _reading(speed: "Speed") -> str:
     """Bytes of decoded images, and how many cores decode as fast as a GPU trains."""
-    decoded = next(row for row in _rows("large-sets") if row["method"] == "decode, train")
-    seconds = decoded["cpu_seconds"] / decoded["images"]
-    gigabytes = TRAIN * SHAPE[0] * SHAPE[1] * SHAPE[2] / 1e9
+    decode, encode = _core_seconds("decode"), _core_seconds("decode, encode") - _core_seconds("decode")
     return (
-        f"decoded: {gigabytes:,.0f} GB for each set; JPEG: {1e3 * seconds:.0f} ms of a core an image, "
-        f"{TRAIN * seconds / 3600:.1f} core hours an epoch; {seconds / speed.train:.0f} cores decode as fast as a GPU trains"
+        f"decoded: {SET_GIGABYTES:,.0f} GB for each set\n"
+        f"JPEG of 224x224: {1e3 * decode:.1f} ms of a core an image, {TRAIN * decode / 3600:.1f} core hours an epoch; "
+        f"{decode / speed.train:.0f} cores decode as fast as a GPU trains\n"
+        f"PNG: {1e3 * encode:.1f} ms of a core an image, {TRAIN * encode / 3600:.1f} core hours for each constructed set"
     )
+
+
+def _core_seconds(method: str) -> float:
+    """Of one image, in a loop of benchmarks/large_sets.py."""
+    row = next(row for row in _rows("large-sets") if row["method"] == method)
+    seconds: float = row["cpu_seconds"] / row["images"]
+    return seconds
 
 
 def _seconds(graph: "Graph", config: "ResolvedConfig", parts: Parts, speed: "Speed") -> "dict[StageId, float]":
@@ -129,9 +156,18 @@ def _seconds(graph: "Graph", config: "ResolvedConfig", parts: Parts, speed: "Spe
 
 
 def _studies(config: "ResolvedConfig", parts: Parts, speed: "Speed", price: float | None) -> list[list[str]]:
+    found = []
+    for name, _, seconds in _each_study(config, parts, speed):
+        hours = sum(seconds.values()) / 3600
+        longest = f"{max(seconds.values()) / 3600:,.1f}"
+        found.append([name, f"{len(seconds)}", f"{hours:,.0f}", longest, _cost(price, hours)])
+    return found
+
+
+def _each_study(config: "ResolvedConfig", parts: Parts, speed: "Speed") -> "Iterator[tuple[str, Graph, dict[StageId, float]]]":
+    """Name, stages, and seconds of those that it does."""
     from notbugs.study.graph import select_stages, study_graph
 
-    found = []
     for name, changes, only in (
         ("D_R and D_NR (`split`)", {}, ["dataset-robust", "dataset-nonrobust"]),
         ("the study (`run`)", {}, None),
@@ -139,11 +175,26 @@ def _studies(config: "ResolvedConfig", parts: Parts, speed: "Speed", price: floa
     ):
         changed = _with(config, **changes)
         graph = study_graph(changed)
-        chosen = select_stages(graph, only)
-        seconds = [value for stage, value in _seconds(graph, changed, parts, speed).items() if stage in {*chosen}]
-        hours = sum(seconds) / 3600
-        cost = "" if price is None else f"{price * hours:,.0f}"
-        found.append([name, f"{len(seconds)}", f"{hours:,.0f}", f"{max(seconds) / 3600:,.1f}", cost])
+        chosen = {*select_stages(graph, only)}
+        yield name, graph, {stage: each for stage, each in _seconds(graph, changed, parts, speed).items() if stage in chosen}
+
+
+def _cost(price: float | None, gpu_hours: float) -> str:
+    return "" if price is None else f"{price * gpu_hours:,.0f}"
+
+
+def _on_cluster(config: "ResolvedConfig", parts: Parts, speed: "Speed", price: float | None) -> list[list[str]]:
+    """All GPUs are paid for until the last stage has ended. Together: each stage on all of them, were it divided without loss."""
+    from notbugs.study.time_left import makespan
+
+    found, count = [], NODES * GPUS
+    for name, graph, seconds in _each_study(config, parts, speed):
+        beside = makespan({stage: graph[stage].needs for stage in seconds}, seconds, count) / 3600
+        together = sum(seconds.values()) / 3600 / count
+        read = sum({"model": config.epochs, "dataset": 2}.get(stage.kind, 0) for stage in seconds) * SET_GIGABYTES
+        written = sum(stage.kind == "dataset" for stage in seconds) * SET_GIGABYTES
+        costs = [_cost(price, count * each) for each in (beside, together)]
+        found.append([name, f"{beside:,.1f}", costs[0], f"{together:,.1f}", costs[1], f"{read:,.0f}", f"{written:,.0f}"])
     return found
 
 
@@ -154,7 +205,7 @@ def _kinds(config: "ResolvedConfig", parts: Parts, speed: "Speed") -> list[list[
     seconds, found = _seconds(study_graph(changed), changed, parts, speed), []
     for kind in dict.fromkeys(stage.kind for stage in seconds):
         each = [value for stage, value in seconds.items() if stage.kind == kind]
-        gigabytes = len(each) * TRAIN * SHAPE[0] * SHAPE[1] * SHAPE[2] / 1e9 if kind == "dataset" else 0.0
+        gigabytes = len(each) * SET_GIGABYTES if kind == "dataset" else 0.0
         found.append([kind, f"{len(each)}", f"{sum(each) / 3600:,.1f}", f"{gigabytes:,.0f}" if gigabytes else ""])
     return found
 

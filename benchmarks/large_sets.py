@@ -5,6 +5,7 @@
 Prints the tables of docs/scale.md. For each number of images JPEG files of 224x224 pixels are generated in class folders, with
 the spectrum of photographs. Each line is a process of its own, with the processes that it starts:
 
+decode: a loop that decodes each file with Pillow. decode, encode: and writes it as PNG, to memory.
 decode, forward: a loop that decodes each file with Pillow and takes it through a tiny network. predict: the same by notbugs.
 decode, train: a loop with forward pass, backward pass and step. fit: the same by notbugs, one epoch.
 decode, split: a loop with an epoch of adversarial training and one of standard training, one step each, and with each network a
@@ -60,6 +61,17 @@ from notbugs import data, predict
 images = data.load(folder).train
 """
 PROGRAMS = {
+    "decode": BATCHES
+    + """
+for file in files:
+    np.asarray(Image.open(file))
+""",
+    "decode, encode": BATCHES
+    + """
+import io
+for file in files:
+    Image.fromarray(np.asarray(Image.open(file))).save(io.BytesIO(), "PNG", compress_level=1)
+""",
     "decode, forward": BATCHES
     + """
 model = network().eval()

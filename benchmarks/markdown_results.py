@@ -387,6 +387,7 @@ TABLES: dict[str, Blocks] = {
     "allocator": _allocator,
     "faults": _faults,
     "other commands": _faults,
+    "clusters": _faults,
     "executors": _executors,
     "ranks": _ranks,
     "large-sets": _large_sets,

@@ -50,8 +50,8 @@ RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 RUNS = sorted((BENCHMARKS / "results" / "studies").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
-    "allocator", "attacks", "autoattack", "cifar10", "data", "estimate", "explorer", "faults", "files", "imagenet_plan",
-    "inversion",
+    "allocator", "attacks", "autoattack", "cifar10", "cluster_faults", "data", "estimate", "explorer", "faults", "files",
+    "imagenet_plan", "inversion",
     "large_sets", "markdown_tables", "peers", "reference_library", "robust_data", "scaling", "study_results",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
@@ -74,6 +74,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("explorer.md", ["explorer.json"], []),
     ("../reliability.md", ["faults.json"], []),
     ("../reliability.md", ["faults-busy.json"], []),
+    ("../reliability.md", ["cluster-faults.json"], []),
     ("../scale.md", ["scaling.json"], []),
     ("../scale.md", ["large-sets.json"], []),
     ("../scale.md", ["large-sets-split.json"], []),
