@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from tempfile import TemporaryDirectory
 
 from torch import nn
 
@@ -69,23 +70,26 @@ def run_transfer(
     InputError
         Before anything is trained if the input cannot be used.
     """
-    threat_model = _threat_model(config)
-    source = with_gradients(config, config.model, "its adversarial examples are computed with them")
-    part = test_part(config)[0]
-    for name in targets:
-        if name not in ALL_TARGETS:
-            load_classifier(config, name)  # raises here, not after an hour
-    report_order(config, config.model, *(name for name in targets if name not in ALL_TARGETS))
-    bf16 = False if config.device == "cpu" else None  # rates must not depend on the processor
-    study = StudyConfig(**asdict(config.data), seed=seed, epochs=epochs, bf16=bf16, device=config.device)
-    resolved = resolve(study, load(study))
-    report_progress(EXAMPLES, 0.0, "")
-    examples = transfer.make_examples(source, part, threat_model, seed=seed, device=config.device)
-    report_progress(EXAMPLES, 1.0, "")
-    device, shared = (engine.device, no_run_folder()) if engine else (None, None)
-    work = {name: partial(_transfer_to, config, resolved, device, name, examples, part) for name in dict.fromkeys(targets)}
-    jobs = {name: Job((), partial(done_there, shared, each)) for name, each in work.items()}
-    rates = dict(run_graph(jobs, workers or default_workers(config.device), report_progress, engine=engine))
+    with TemporaryDirectory() as index:  # with it the workers of this machine need not open every image
+        data.use_index(index)
+        threat_model = _threat_model(config)
+        source = with_gradients(config, config.model, "its adversarial examples are computed with them")
+        part = test_part(config)[0]
+        for name in targets:
+            if name not in ALL_TARGETS:
+                load_classifier(config, name)  # raises here, not after an hour
+        report_order(config, config.model, *(name for name in targets if name not in ALL_TARGETS))
+        bf16 = False if config.device == "cpu" else None  # rates must not depend on the processor
+        study = StudyConfig(**asdict(config.data), seed=seed, epochs=epochs, bf16=bf16, device=config.device)
+        resolved = resolve(study, load(study))
+        report_progress(EXAMPLES, 0.0, "")
+        examples = transfer.make_examples(source, part, threat_model, seed=seed, device=config.device)
+        report_progress(EXAMPLES, 1.0, "")
+        device, shared = (engine.device, no_run_folder()) if engine else (None, None)
+        data.keep_index(index, load(resolved), resolved.resize)
+        work = partial(_transfer_to, config, resolved, device, index, examples=examples, part=part)
+        jobs = {name: Job((), partial(done_there, shared, partial(work, name))) for name in dict.fromkeys(targets)}
+        rates = dict(run_graph(jobs, workers or default_workers(config.device), report_progress, engine=engine))
     return [
         TransferRow(
             source=config.model,
@@ -114,11 +118,15 @@ def _transfer_to(
     config: AuditConfig,
     study: ResolvedConfig,
     device: Callable[[], str] | None,
+    index: str,
     name: str,
+    report_progress: Progress,
+    *,
     examples: transfer.AdversarialExamples,
     part: Dataset,
-    report_progress: Progress,
 ) -> list[transfer.TransferRates]:
+    """index: a folder with that of the image files; on other machines it is not there."""
+    data.use_index(index)
     if device is not None:  # chosen where it is done
         config, study = replace(config, device=(found := device())), replace(study, device=found)
     target = _target(config, study, name, report_progress)

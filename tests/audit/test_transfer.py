@@ -1,5 +1,6 @@
 """Transfer of a saved model's examples: the rows of `metrics.transfer`, target by target, and rejected input."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ import torch
 
 from notbugs import data, models, train
 from notbugs.audit import AuditConfig
+from notbugs.audit import transfer as transfer_module
 from notbugs.audit.transfer import run_transfer
-from notbugs.data import DataConfig
+from notbugs.data import DataConfig, loaded
+from notbugs.data import images as data_images
+from notbugs.decoding.headers import EncodedImage, ImageFacts
 from notbugs.errors import InputError
 from notbugs.metrics import PERTURBATIONS, make_examples, transfer_rates
 from notbugs.models import sklearn_learners
+from notbugs.runs.scheduler import Job
 from notbugs.search import NormBall
 
 DIGITS = DataConfig("digits")
@@ -44,6 +49,40 @@ def test_rows_are_those_of_transfer_rates_target_by_target(
     assert [{name: getattr(row, name) for name in wanted[0]._fields} for row in rows] == [each._asdict() for each in wanted]
     assert {name for name, _, _ in progress} == {"examples", "logistic-regression", saved.model}
     assert all(0 <= share <= 1 for _, share, _ in progress)
+
+
+@pytest.mark.slow
+def test_workers_find_an_index_of_image_files(
+    saved: AuditConfig, digits: data.Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sets larger than memory: each worker would open all images."""
+    for name, part in (("train", digits.train.select(slice(0, 60))), ("test", digits.test.select(slice(0, 20)))):
+        data.export(part, tmp_path / name, "folder", card="", split=name)
+        (tmp_path / "set").mkdir(exist_ok=True)
+        (tmp_path / name / name).rename(tmp_path / "set" / name)
+    monkeypatch.setattr(data_images, "IN_MEMORY", 0)
+    monkeypatch.setattr(data_images, "SAMPLE", 4)
+    opened, headers = list[str](), data_images.read_header
+
+    def counted(image: EncodedImage, **options: object) -> ImageFacts:
+        opened.append(str(image))
+        return headers(image, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(data_images, "read_header", counted)
+
+    def run_graph(jobs: Mapping[str, Job[object]], *_: object, **__: object) -> list[tuple[str, object]]:
+        """Each job as in a process of its own, which has loaded nothing."""
+        found = []
+        for name, job in jobs.items():
+            loaded._Kept.splits.clear()
+            opened.clear()
+            found.append((name, job.work(lambda *_: None)))
+            assert len(opened) <= 2 * data_images.SAMPLE
+        return found
+
+    monkeypatch.setattr(transfer_module, "run_graph", run_graph)
+    config = replace(saved, data=DataConfig(str(tmp_path / "set")), images=20)
+    assert len(run_transfer(config, ["logistic-regression"])) == 3
 
 
 @pytest.mark.slow
