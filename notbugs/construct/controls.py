@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from notbugs import precision
 from notbugs.construct.base import Constructed, ConstructionStats, norms_of, perturbation_norms, summarized
-from notbugs.data import Dataset, map_to_images, to_8bit
+from notbugs.data import Dataset, Rows, map_to_images, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model
 from notbugs.predict import logits, predict
@@ -167,7 +167,8 @@ def _replace_perturbations(
 def _perturbed(dataset: Dataset, relabeled: Dataset, perturb: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Constructed:
     """The labels of a relabeled data set with other images. perturb: clean images, index -> images in 8 bits, their norms."""
     size = precision.bounded_batch_size(BATCH, "cpu", dataset.shape)
-    images, (norms,) = map_to_images(perturb, dataset, batch_size=size, share=False)
+    rows = Rows(relabeled.labels, dataset.classes, dataset.names)
+    images, (norms,) = map_to_images(perturb, dataset, batch_size=size, share=False, rows=rows)
     changed = int((relabeled.labels != dataset.labels).sum())
     stats = ConstructionStats(n=len(dataset), **summarized(norms)._asdict(), relabeled=changed)
     return Constructed(dataset.with_images(images).with_labels(relabeled.labels), stats)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from notbugs import precision, search
 from notbugs.construct.base import Constructed, ConstructionStats, Progress, norms_of, summarized
-from notbugs.data import Dataset, Repeated, from_8bit, joined, map_to_images, to_8bit
+from notbugs.data import Dataset, Repeated, Rows, from_8bit, joined, map_to_images, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
 from notbugs.search import NormBall, objectives
@@ -120,7 +120,8 @@ def invert_features(
         return stored, norms_of(stored, images), error
 
     batch_size, several = batch_size or precision.default_batch_size(device, dataset.shape), Repeated(dataset.images, versions)
-    stored, (norms, error) = map_to_images(invert, several, batch_size=batch_size, device=device, progress=progress)
+    rows = Rows(dataset.labels.repeat(versions), dataset.classes, dataset.repeated_names(versions))
+    stored, (norms, error) = map_to_images(invert, several, batch_size=batch_size, device=device, progress=progress, rows=rows)
     stats = ConstructionStats(n=len(several), steps=steps, feature_error=error.mean().item(), **summarized(norms)._asdict())
     return Constructed(dataset.versions(stored, versions), stats)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from notbugs import precision, search
 from notbugs.construct.base import Constructed, ConstructionStats, Progress, norms_of, summarized
-from notbugs.data import Dataset, map_to_images, to_8bit
+from notbugs.data import Dataset, Rows, map_to_images, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
 from notbugs.search import NormBall, objectives
@@ -101,7 +101,8 @@ def relabel(
             return levels, norms_of(levels, images), reached, torch.stack([reached | True, *kept]).all(0)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
-    images, others = map_to_images(perturb, dataset, batch_size=batch_size, device=device, progress=progress)
+    rows = Rows(labels, dataset.classes, dataset.names)
+    images, others = map_to_images(perturb, dataset, batch_size=batch_size, device=device, progress=progress, rows=rows)
     norms, reached, kept = others
     stats = ConstructionStats(
         n=len(dataset),

@@ -14,7 +14,7 @@ from notbugs.data.loaded import Splits, keeping_loads
 from notbugs.data.mask import read_mask
 from notbugs.data.originals import Originals, origin_of, originals
 from notbugs.data.photographs import photo_crops
-from notbugs.data.png_files import joined
+from notbugs.data.shard_files import Rows, joined, made_as
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
 from notbugs.data.single_files import load_arrays, save_arrays, save_image
 from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset
@@ -29,6 +29,7 @@ __all__ = [
     "Origin",
     "Originals",
     "Repeated",
+    "Rows",
     "Splits",
     "balanced_subset",
     "check_form",
@@ -52,6 +53,7 @@ __all__ = [
     "load_dataset",
     "load_part",
     "load_sheet",
+    "made_as",
     "map_batches",
     "map_to_images",
     "origin_of",

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
@@ -15,7 +16,7 @@ from notbugs.atomic import atomic_write
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit
 from notbugs.data.images import Images, Repeated
-from notbugs.data.png_files import Pack, PngWriter, png_images
+from notbugs.data.shard_files import WRITERS, Rows, Shard, ShardWriter, form_of_shards, shard_images
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.tensors import holds_its_values, load_saved
 from notbugs.errors import NotbugsWarning
@@ -25,7 +26,10 @@ Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 Function = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, ...]]
 Progress = Callable[[int], None]  # called after each batch with its number of images
 LARGE = 2**28  # bytes of the pixels of a data set; the results of a larger one are kept in files of the stage
-MOST_BLOCKS = 512  # of a large data set: a folder with a file for each batch would be slow
+MOST_BLOCKS, BLOCK_BYTES = (
+    512,
+    2**26,
+)  # of a large data set, and of its pixels in each: files for each batch would be many and small
 
 
 def map_batches(
@@ -86,6 +90,7 @@ def map_to_images(
     device: torch.device | str = "cpu",
     share: bool = True,
     progress: Progress | None = None,
+    rows: Rows | None = None,
 ) -> tuple[Images, tuple[Tensor, ...]]:
     """The same for a function whose first result is an image, of the shape of the image that it gets, in 8 bits.
 
@@ -93,12 +98,14 @@ def map_to_images(
     ----------
     function, images, batch_size, device, share, progress
         As of `map_batches`. share: of large images always.
+    rows : Rows, optional
+        Labels, classes and names that the images will have.
 
     Returns
     -------
     (Tensor or LazyImages, tuple of Tensor)
-        The images, uint8 (N, C, H, W), and the other results. In a stage, images over 256 MB are PNG files in its folder of
-        unfinished work: they are encoded as they are made, by the process that makes them.
+        The images, uint8 (N, C, H, W), and the other results. In a stage, images over 256 MB are in shards in its folder of
+        unfinished work, in the form of `made_as`: they are encoded as they are made, by the process that makes them.
 
     Examples
     --------
@@ -109,30 +116,33 @@ def map_to_images(
     """
     work = _Map(function, images, batch_size, device)
     stage = ranks.stage() if work.is_large or (share and ranks.together()) else None
-    work.packs = stage is not None and work.is_large
+    if stage is not None and work.is_large:
+        form = form_of_shards(rows)
+        work.open_shard, work.kept = partial(WRITERS.get(form, ShardWriter), rows=rows), f", images as {form}"
     blocks = [*_in_blocks(work, stage, progress)] if stage else [work.block(0, len(images), progress)]
     first, *others = _joined(blocks)
-    if not work.packs:
+    if not work.open_shard:
         return first, tuple(others)
-    packs = [Pack(block.pack, block.columns[0]) for block in blocks if block.pack]
-    return png_images(packs, images.images.shape if isinstance(images, Dataset) else images.shape), tuple(others)
+    shards = [Shard(block.shard, block.columns[0]) for block in blocks if block.shard]
+    return shard_images(shards, work.shape, form, rows), tuple(others)
 
 
 class _Block(NamedTuple):
-    """The results of some images, column by column. pack: where their images are; the first column then is where each ends."""
+    """The results of some images, column by column. shard: of their images; the first column then is their places."""
 
     columns: tuple[Tensor, ...]
-    pack: Path | None = None
+    shard: Path | None = None
 
 
 class _Map:
-    """A function on the images of a data set. batch_size becomes smaller where memory runs out. packs: images go to files."""
+    """A function on the images of a data set. batch_size becomes smaller where memory runs out. open_shard: for images."""
 
     def __init__(
         self, function: Function, images: Dataset | Tensor | Repeated, batch_size: int, device: torch.device | str
     ) -> None:
         self.function, self.images, self.batch_size, self.device = function, images, batch_size, device
-        self.single, self.packs = True, False
+        self.single, self.kept = True, ""
+        self.open_shard: Callable[..., ShardWriter] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -144,14 +154,18 @@ class _Map:
         """Whether the pixels of all images have more than `LARGE` bytes."""
         return math.prod(self.shape) > LARGE
 
-    def block(self, start: int, stop: int, progress: Progress | None = None, pack: Path | None = None) -> _Block:
-        """The results of some images, batch by batch. pack: of a file for their images."""
-        with PngWriter(pack) if pack else nullcontext() as writer:
-            parts = []
+    def block(self, start: int, stop: int, progress: Progress | None = None, path: Path | None = None) -> _Block:
+        """The results of some images, batch by batch. path: of the block."""
+        shard = self.open_shard(path, start=start) if self.open_shard and path else None
+        parts: list[tuple[Tensor, ...]] = []
+        with shard or nullcontext():
             for single, columns in self._batches(start, stop, progress):
                 self.single = single
-                parts.append((writer.add(columns[0]), *columns[1:]) if writer else columns)
-        return _Block(tuple(map(torch.cat, zip(*parts, strict=True))), pack)
+                if shard:
+                    shard.add(columns[0])
+                parts.append(columns[1:] if shard else columns)
+        columns = tuple(map(torch.cat, zip(*parts, strict=True)))
+        return _Block((torch.tensor(shard.places), *columns), shard.path) if shard else _Block(columns)
 
     def _batches(self, start: int, stop: int, progress: Progress | None) -> Iterator[tuple[bool, tuple[Tensor, ...]]]:
         """Of each batch whether the function returned one tensor, and its results, on the CPU."""
@@ -182,13 +196,13 @@ def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> 
     """The results of all images, by block: some are done here, the others by other ranks, or before the stage was killed."""
     total, size = len(work.images), work.batch_size
     batches = max(1, -(-total // size))
-    size *= -(-batches // MOST_BLOCKS) if work.is_large else 1
+    if work.is_large:
+        image = math.prod(work.shape[1:])
+        size *= max(-(-batches // MOST_BLOCKS), -(-BLOCK_BYTES // (image * size)))
     name = getattr(work.function, "__qualname__", type(work.function).__name__)
     device = torch.device(work.device).type
     done_with = f"notbugs {__version__}, torch {torch.__version__}, {device}"
-    kept = ", images in files" if work.packs else ""
-    blocks = stage.blocks(f"{name} of {work.shape} by {work.batch_size} with {done_with}{kept}", max(1, -(-total // size)))
-    pack_of = (lambda number: blocks.path(number).with_suffix(".png-files")) if work.packs else (lambda number: None)
+    blocks = stage.blocks(f"{name} of {work.shape} by {work.batch_size} with {done_with}{work.kept}", max(1, -(-total // size)))
     reported = 0
 
     def report(images: int) -> None:
@@ -202,7 +216,7 @@ def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> 
         report(start - reported)  # what others have claimed, and nearly done
         if not blocks.path(number).exists():
             with ranks.alone():
-                found = work.block(start, stop, report, pack_of(number))
+                found = work.block(start, stop, report, blocks.path(number))
             content = {"single": work.single, "columns": found.columns}
             atomic_write(blocks.path(number), lambda stream, content=content: torch.save(content, stream))  # type: ignore[misc]
         report(stop - reported)
@@ -211,12 +225,13 @@ def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> 
     first: tuple[Tensor, ...] = ()
     for number in range(blocks.count):
         images = min((number + 1) * size, total) - number * size
-        work.single, block = _read_block(blocks.path(number), images, first, pack_of(number))
+        shard = work.open_shard(blocks.path(number)).path if work.open_shard else None
+        work.single, block = _read_block(blocks.path(number), images, first, shard)
         first = first or block.columns
         yield block
 
 
-def _read_block(path: Path, images: int, like: Sequence[Tensor], pack: Path | None) -> tuple[bool, _Block]:
+def _read_block(path: Path, images: int, like: Sequence[Tensor], shard: Path | None) -> tuple[bool, _Block]:
     """Whether the function returns one tensor, and its results. Raises InputError if the files are not as they were written."""
     with reading(path, "unfinished work of this run", "remove it"):
         block = load_saved(path, mapped=True)
@@ -225,9 +240,9 @@ def _read_block(path: Path, images: int, like: Sequence[Tensor], pack: Path | No
             raise ValueError(f"not of {images} images")
         if like and [(each.shape[1:], each.dtype) for each in columns] != [(each.shape[1:], each.dtype) for each in like]:
             raise ValueError("not of the shapes and types of the first block")
-        if pack and not Pack(pack, columns[0]).is_whole():
-            raise ValueError(f"{pack.name} beside it is not whole")
-        return bool(single), _Block(columns, pack)
+        if shard and not Shard(shard, columns[0]).is_whole():
+            raise ValueError(f"{shard.name} beside it is not whole")
+        return bool(single), _Block(columns, shard)
 
 
 def _joined(blocks: Iterable[_Block]) -> tuple[Tensor, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import datasets
+    import pyarrow
 
 LEVEL = 1e-3  # of 1/255: how far a float may be from a level that 8 bits hold
 MODES = ("1", "L", "RGB")  # of Pillow's images, that become gray or RGB as they are
@@ -125,6 +126,16 @@ def row_features(classes: Sequence[str]) -> "datasets.Features":
         "file_name": datasets.Value("string"),
     }
     return datasets.Features(features)
+
+
+def record_batch(rows: Sequence[tuple[bytes, int, str]], schema: "pyarrow.Schema") -> "pyarrow.RecordBatch":
+    """Rows of these columns: encoded image, label and file name of each."""
+    import pyarrow
+
+    files, labels, names = zip(*rows, strict=True) if rows else ((), (), ())
+    columns = [[{"bytes": content, "path": None} for content in files], labels, names]
+    arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+    return pyarrow.record_batch(arrays, schema=schema)
 
 
 def as_array(image: Any, location: str) -> np.ndarray:

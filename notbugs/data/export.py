@@ -14,12 +14,12 @@ import numpy as np
 
 from notbugs.atomic import StrPath, sync_folder
 from notbugs.data.card import Origin, Written, write_card
-from notbugs.data.convert import row_features
+from notbugs.data.convert import record_batch, row_features
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import as_arrays
 from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, same_file
-from notbugs.data.png_files import as_png
-from notbugs.data.shards import Sample, write_shards
+from notbugs.data.shard_files import Rows, as_png, link, shards_of
+from notbugs.data.shards import Sample, shard_name, write_shards
 from notbugs.data.single_files import write_npz
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format
 from notbugs.errors import InputError
@@ -151,14 +151,28 @@ def _files(job: Job) -> Iterator[bytes]:
     return (encoded_bytes(job.encoded[index]) for index in range(len(job.encoded)))
 
 
+def _made(job: Job) -> list[Path]:
+    """The shards of a constructed set that was made in this form; none for others."""
+    if job.encoded is not None:
+        return []
+    rows = Rows(job.dataset.labels, job.dataset.classes, job.dataset.names)
+    return [shard.path for shard in shards_of(job.dataset.images, job.form, rows)]
+
+
 def _write_folder(job: Job) -> Written:
     dataset, original, root = job.dataset, job.original, job.folder
     folders, files = _file_names(job)
     for folder in folders:
         (root / job.split / folder).mkdir(parents=True)
     labels = dataset.labels.tolist()
-    for label, file, content in zip(labels, files, _files(job), strict=True):
-        (root / job.split / folders[label] / file).write_bytes(content)
+    places = (root / job.split / folders[label] / file for label, file in zip(labels, files, strict=True))
+    if made := _made(job):
+        sources = (path for shard in made for path in sorted(shard.iterdir()))
+        for path, place in zip(sources, places, strict=True):
+            link(path, place)
+    else:
+        for content, place in zip(_files(job), places, strict=True):
+            place.write_bytes(content)
     with open(root / "manifest.csv", "w", newline="", encoding="utf-8") as stream:
         columns = zip(labels, files, original.labels.tolist(), dataset.names, strict=True)
         rows = (
@@ -208,6 +222,10 @@ def _write_npz(job: Job) -> Written:
 
 
 def _write_shards(job: Job) -> Written:
+    if made := _made(job):
+        for number, path in enumerate(made):
+            link(path, job.folder / shard_name(job.split, number))
+        return Written()
     dataset, suffixes = job.dataset, dict[str, None]()
 
     def samples() -> Iterator[Sample]:
@@ -222,6 +240,10 @@ def _write_shards(job: Job) -> Written:
 
 def _write_parquet(job: Job) -> Written:
     """split.parquet, or split-00000-of-00002.parquet, …: readers open them in order."""
+    if made := _made(job):
+        for number, path in enumerate(made):
+            link(path, job.folder / _table_name(job.split, number, len(made)))
+        return Written()
     from pyarrow.parquet import ParquetWriter
 
     names: list[str] = []
@@ -239,9 +261,12 @@ def _write_parquet(job: Job) -> Written:
         if writer is not None:
             writer.close()
     for number, name in enumerate(names):
-        which = f"-{number:05d}-of-{len(names):05d}" if len(names) > 1 else ""
-        (job.folder / name).rename(job.folder / f"{job.split}{which}.parquet")
+        (job.folder / name).rename(job.folder / _table_name(job.split, number, len(names)))
     return Written()
+
+
+def _table_name(split: str, number: int, count: int) -> str:
+    return f"{split}-{number:05d}-of-{count:05d}.parquet" if count > 1 else f"{split}.parquet"
 
 
 def _write_saved(job: Job) -> Written:
@@ -288,29 +313,18 @@ def _write_stream(job: Job, path: Path) -> str:
 
 def _row_batches(job: Job, look: Callable[[bytes, int, str], object] | None = None) -> Iterator["RecordBatch"]:
     """The columns image, label and file_name, some rows at a time; one batch without rows of an empty set. look: at each row."""
-    import pyarrow
-
     schema = row_features(job.dataset.classes).arrow_schema
-    cells: list[tuple[bytes, int, str]] = []
-
-    def batch() -> "RecordBatch":
-        files, labels, names = zip(*cells, strict=True) if cells else ((), (), ())
-        columns = [[{"bytes": content, "path": None} for content in files], labels, names]
-        arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
-        cells.clear()
-        return pyarrow.record_batch(arrays, schema=schema)
-
-    size = 0
+    cells, size = list[tuple[bytes, int, str]](), 0
     for cell in zip(_files(job), job.dataset.labels.tolist(), job.dataset.names, strict=True):
         if look:
             look(*cell)
         cells.append(cell)
         size += len(cell[0])
         if size >= AT_ONCE or len(cells) == MOST_ROWS:
-            yield batch()
-            size = 0
+            yield record_batch(cells, schema)
+            cells, size = [], 0
     if cells or not len(job.dataset):
-        yield batch()
+        yield record_batch(cells, schema)
 
 
 WRITERS: dict[str, Callable[[Job], Written]] = {

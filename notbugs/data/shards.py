@@ -28,15 +28,25 @@ def write_shards(folder: Path, split: str, samples: Iterable[Sample], *, shard_b
             if shard is None or len(sample.image) > room:
                 if shard is not None:
                     shard.close()
-                shard = tarfile.open(folder / f"{split}-{number:06d}.tar", "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+                shard = tarfile.open(folder / shard_name(split, number), "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
                 number, room = number + 1, shard_bytes
             room -= len(sample.image)
-            about = json.dumps({"class": sample.class_name, "name": sample.name})
-            for suffix, content in ((sample.suffix, sample.image), ("cls", str(sample.label)), ("json", about)):
-                _add(shard, f"{index:08d}.{suffix}", content if isinstance(content, bytes) else content.encode())
+            add_sample(shard, index, sample)
     finally:
         if shard is not None:
             shard.close()
+
+
+def shard_name(split: str, number: int) -> str:
+    """SPLIT-000000.tar, SPLIT-000001.tar, …"""
+    return f"{split}-{number:06d}.tar"
+
+
+def add_sample(shard: tarfile.TarFile, index: int, sample: Sample) -> None:
+    """Add the files of an image, the image first. index: its number in the data set."""
+    about = json.dumps({"class": sample.class_name, "name": sample.name})
+    for suffix, content in ((sample.suffix, sample.image), ("cls", str(sample.label)), ("json", about)):
+        _add(shard, f"{index:08d}.{suffix}", content if isinstance(content, bytes) else content.encode())
 
 
 def _add(shard: tarfile.TarFile, name: str, content: bytes) -> None:

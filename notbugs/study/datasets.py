@@ -43,7 +43,9 @@ def build_dataset(config: ResolvedConfig, folder: Path, seed: int, attempt: Atte
     began, splits = time.perf_counter(), load(config, seed)
     images = versions_of(config, spec) * len(splits.train)
     context = BuildContext(config, folder, seed, spec, splits.train, count_progress(images, attempt))
-    made = CONSTRUCTIONS[spec.construction](context)
+    form = written_form(config, splits)
+    with data.made_as(form):
+        made = CONSTRUCTIONS[spec.construction](context)
     stats = {**asdict(made.stats), "epsilon": _relabel_epsilon(context, made) if spec.is_relabeled else None}
     seconds = round(time.perf_counter() - began, 2)
     row = SetRow(
@@ -59,7 +61,6 @@ def build_dataset(config: ResolvedConfig, folder: Path, seed: int, attempt: Atte
     if row.written and attempt.publishes:
         original = _with_old_labels(made.dataset, splits.train)
         origin = data.origin_of(config.dataset, splits)
-        form = written_form(config, splits)
         data.export(
             made.dataset,
             dataset_path(config, attempt.folder, seed, spec.name),

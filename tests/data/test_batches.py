@@ -1,6 +1,8 @@
 """A function applied batch by batch, also by several ranks that share the batches."""
 
 import re
+import resource
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.distributed import HashStore
 
 from notbugs import data
-from notbugs.data import LazyImages, batches, png_files
+from notbugs.data import LazyImages, batches, shard_files
 from notbugs.data.images import encode_png
 from notbugs.errors import InputError
 from notbugs.runs import ranks
@@ -119,6 +121,7 @@ def test_images_that_are_too_large_for_memory_are_png_files(
 ) -> None:
     """count: of ranks; 0: a stage of one process."""
     monkeypatch.setattr(batches, "MOST_BLOCKS", most_blocks)
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 1)
     whole = random_dataset(7, channels=channels)
     expected, columns = data.map_to_images(enlarged, whole, batch_size=2)
     assert isinstance(expected, Tensor) and torch.equal(expected, 255 - whole.images[:])
@@ -143,7 +146,7 @@ def test_images_that_are_too_large_for_memory_are_png_files(
         assert all(torch.equal(one, other) for one, other in zip(others, columns, strict=True))
         twice = data.joined([images, images])
         assert isinstance(twice, LazyImages) and torch.equal(twice[:], torch.cat([expected, expected]))
-        assert [*png_files.as_png(images.select([6, 0]))] == [*encode_png(expected[[6, 0]])]
+        assert [*shard_files.as_png(images.select([6, 0]))] == [*encode_png(expected[[6, 0]])]
     assert sorted(done) == list(range(7))
     files = [*tmp_path.rglob("*.png-files")]
     assert len(files) == min(most_blocks, 4) and not [*tmp_path.rglob("*.part")]
@@ -154,6 +157,7 @@ def test_images_that_are_too_large_for_memory_are_png_files(
 
 
 def test_a_stage_of_one_process_goes_on_from_its_blocks_of_a_large_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 1)
     whole, done, counts = random_dataset(7), list[int](), list[int]()
     expected, _ = data.map_to_images(enlarged, whole)
     monkeypatch.setattr(batches, "LARGE", 7 * 60 - 1)
@@ -185,6 +189,7 @@ def test_a_stage_of_one_process_goes_on_from_its_blocks_of_a_large_set(tmp_path:
 @pytest.mark.parametrize("change", ["shorter", "missing", "shorter later"])
 def test_images_that_somebody_changed_are_refused(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "LARGE", 0)
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 1)
     whole = random_dataset(4)
 
     def work() -> data.Images:
@@ -198,7 +203,7 @@ def test_images_that_somebody_changed_are_refused(change: str, tmp_path: Path, m
     else:
         pack.write_bytes(pack.read_bytes()[:-1])
     with pytest.raises(InputError, match=rf"^{re.escape(str(tmp_path))}.*(remove it|repeat)"):
-        _ = [*png_files.as_png(images)] if change == "shorter later" else work()
+        _ = [*shard_files.as_png(images)] if change == "shorter later" else work()
     if change == "shorter later":
         with pytest.raises(InputError, match=rf"^{re.escape(str(pack))}"):
             images[:]
@@ -214,12 +219,26 @@ def test_repeated_images_are_those_of_copies(batch_size: int) -> None:
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["npz", "folder", "parquet", "webdataset"])
+def test_a_full_disk_is_one_line(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "LARGE", 0)
-    monkeypatch.setattr(png_files, "part_of", lambda path: Path("/dev/full"))
     whole = random_dataset(7)
-    with ranks.in_stage(tmp_path), pytest.raises(InputError, match=r"must be on a disk with room, got a full one"):
-        data.map_to_images(enlarged, whole, batch_size=3)
+    rows = data.Rows(whole.labels, whole.classes, whole.names)
+    whole.to_huggingface()  # imports what it needs before files are limited
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # a png has more
+    try:
+        with (
+            ranks.in_stage(tmp_path),
+            data.made_as(form),
+            pytest.raises(InputError, match=r"must be on a disk with room, got a full"),
+        ):
+            data.map_to_images(enlarged, whole, batch_size=3, rows=rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not [*tmp_path.rglob("*.part")]
 
 
 @pytest.mark.parametrize(("trained", "done_again"), [(False, [2, 3, 4]), (True, [0, 1, 2, 3, 4])])

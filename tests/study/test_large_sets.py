@@ -1,5 +1,7 @@
 """Sets larger than memory: images that stay on disk, and constructed sets in files, give the same as all in memory."""
 
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from notbugs import data, precision
 from notbugs.construct import inversion
-from notbugs.data import batches, header_index, images
+from notbugs.data import batches, header_index, images, shard_files
 from notbugs.data.exported import load_part
 from notbugs.errors import InputError
 from notbugs.runs.folder import RunFolder
@@ -39,12 +41,12 @@ def photographs(tmp_path: Path) -> Path:
     return folder
 
 
-def split(photographs: Path, folder: Path, write: str) -> RunFolder:
+def split(photographs: Path, folder: Path, write: str, only: Sequence[str] = ()) -> RunFolder:
     config = StudyConfig(
         str(photographs), network="small", width=4, epochs=12, batch_size=8, epsilon=0.5, invert_steps=2, adversarial_steps=1,
         flip=False, versions=2, robust_strong="robust-strong" in SETS[write], write=write,
     )  # fmt: skip
-    return pipeline.run(config, folder, only=[f"dataset-{name}" for name in SETS[write]], workers=1)
+    return pipeline.run(config, folder, only=only or [f"dataset-{name}" for name in SETS[write]], workers=1)
 
 
 @pytest.mark.slow
@@ -56,7 +58,13 @@ def test_a_split_of_images_on_disk_is_that_of_images_in_memory(
     assert not (tmp_path / "inside" / header_index.NAME).exists()
     monkeypatch.setattr(batches, "LARGE", 0)
     monkeypatch.setattr(images, "IN_MEMORY", 0)
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 3000)
+    linked: list[Path] = []
+    link = lambda made, place: (linked.append(place), shard_files.link(made, place))  # noqa: E731
+    monkeypatch.setattr(importlib.import_module("notbugs.data.export"), "link", link)
     outside = split(photographs, tmp_path / "outside", write)
+    # all shards are those that were made; of D_R of several models the images are, in folders
+    assert bool(linked) == (write != "npz") and all(path.suffix in (".png", ".parquet", ".tar") for path in linked)
     assert (tmp_path / "outside" / header_index.NAME).exists()
     assert not (tmp_path / "outside" / ".unfinished").exists()
     rows = [[{**cells(row), "seconds": 0} for row in record.rows(SetRow)] for record in (inside, outside)]
@@ -73,12 +81,14 @@ def test_a_split_of_images_on_disk_is_that_of_images_in_memory(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("write", ["npz", "folder"])
 def test_a_construction_that_ends_goes_on_from_its_last_batch(
-    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
 ) -> None:
     """Also in one process: of a large set an attempt can take hours."""
-    expected = split(photographs, tmp_path / "expected", "npz")
+    expected = split(photographs, tmp_path / "expected", write, only=["dataset-robust"])
     monkeypatch.setattr(batches, "LARGE", 0)
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 1)
     monkeypatch.setattr(precision, "default_batch_size", lambda device, shape: 8)
     calls = list[int]()
 
@@ -90,10 +100,11 @@ def test_a_construction_that_ends_goes_on_from_its_last_batch(
 
     monkeypatch.setattr(inversion, "to_8bit", ends)
     with pytest.raises(InputError, match="room"):
-        split(photographs, tmp_path / "run", "npz")
-    assert len([*(tmp_path / "run/.unfinished").rglob("*.png-files")]) == 6
-    record = split(photographs, tmp_path / "run", "npz")
+        split(photographs, tmp_path / "run", write, only=["dataset-robust"])
+    shards = [*(tmp_path / "run/.unfinished").rglob("*.png-files" if write == "npz" else "*.folder")]
+    assert len(shards) == 6
+    record = split(photographs, tmp_path / "run", write, only=["dataset-robust"])
     assert calls == [8] * 12  # 88 images in 11 batches, one of them twice
     assert not (tmp_path / "run" / ".unfinished").exists()
-    found, other = (load_part(each.folder / "datasets/robust", "npz") for each in (record, expected))
+    found, other = (load_part(each.folder / "datasets/robust", write) for each in (record, expected))
     assert torch.equal(found.images[:], other.images[:])
