@@ -1,6 +1,7 @@
 """A function applied to a whole data set, batch by batch, with as large batches as there is memory for."""
 
 import math
+import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -155,8 +156,9 @@ class _Map:
         return math.prod(self.shape) > LARGE
 
     def block(self, start: int, stop: int, progress: Progress | None = None, path: Path | None = None) -> _Block:
-        """The results of some images, batch by batch. path: of the block."""
-        shard = self.open_shard(path, start=start) if self.open_shard and path else None
+        """The results of some images, batch by batch. path: of the block; its shard has another name in each attempt at it."""
+        own = path.with_name(f"{path.stem}-{secrets.token_hex(4)}") if path else None
+        shard = self.open_shard(own, start=start) if self.open_shard and own else None
         parts: list[tuple[Tensor, ...]] = []
         with shard or nullcontext():
             for single, columns in self._batches(start, stop, progress):
@@ -217,7 +219,7 @@ def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> 
         if not blocks.path(number).exists():
             with ranks.alone():
                 found = work.block(start, stop, report, blocks.path(number))
-            content = {"single": work.single, "columns": found.columns}
+            content = {"single": work.single, "columns": found.columns, "shard": found.shard.name if found.shard else ""}
             atomic_write(blocks.path(number), lambda stream, content=content: torch.save(content, stream))  # type: ignore[misc]
         report(stop - reported)
     blocks.wait()
@@ -225,13 +227,12 @@ def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> 
     first: tuple[Tensor, ...] = ()
     for number in range(blocks.count):
         images = min((number + 1) * size, total) - number * size
-        shard = work.open_shard(blocks.path(number)).path if work.open_shard else None
-        work.single, block = _read_block(blocks.path(number), images, first, shard)
+        work.single, block = _read_block(blocks.path(number), images, first, in_shard=work.open_shard is not None)
         first = first or block.columns
         yield block
 
 
-def _read_block(path: Path, images: int, like: Sequence[Tensor], shard: Path | None) -> tuple[bool, _Block]:
+def _read_block(path: Path, images: int, like: Sequence[Tensor], *, in_shard: bool) -> tuple[bool, _Block]:
     """Whether the function returns one tensor, and its results. Raises InputError if the files are not as they were written."""
     with reading(path, "unfinished work of this run", "remove it"):
         block = load_saved(path, mapped=True)
@@ -240,7 +241,10 @@ def _read_block(path: Path, images: int, like: Sequence[Tensor], shard: Path | N
             raise ValueError(f"not of {images} images")
         if like and [(each.shape[1:], each.dtype) for each in columns] != [(each.shape[1:], each.dtype) for each in like]:
             raise ValueError("not of the shapes and types of the first block")
-        if shard and not Shard(shard, columns[0]).is_whole():
+        if not in_shard:
+            return bool(single), _Block(columns)
+        shard = path.with_name(Path(block["shard"]).name)  # type: ignore[index]
+        if not shard.name.startswith(f"{path.stem}-") or not Shard(shard, columns[0]).is_whole():
             raise ValueError(f"{shard.name} beside it is not whole")
         return bool(single), _Block(columns, shard)
 

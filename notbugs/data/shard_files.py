@@ -142,10 +142,6 @@ class FolderWriter(ShardWriter):
     def _close(self) -> None:
         pass
 
-    def _replace(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)  # of another attempt: the same
-        self.fresh.replace(self.path)
-
 
 class TarWriter(ShardWriter):
     """A shard of WebDataset."""
@@ -245,6 +241,8 @@ class Shard:
 
     def is_whole(self) -> bool:
         """Whether it is there, with all of its images."""
+        if self.places.dtype != torch.int64 or self.places.shape[1:] != (2,) or not bool((self.places >= 0).all()):
+            return False
         if self.path.is_dir():
             sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self.path)}
             return all(sizes.get(_file_in(self.path, row).name) == size for row, size in enumerate(self.places[:, 1].tolist()))

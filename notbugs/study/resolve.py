@@ -18,6 +18,7 @@ from notbugs.study.epsilon_source import EpsilonSource
 
 Value = TypeVar("Value")
 TINY = 16  # pixels of the longer side, up to which the small network and its settings are the default
+MANY_IMAGES, LARGE_SIDE = 20_000, 64  # of so many images a batch has more, unless they are so large that it would take gigabytes
 MIN_SIDE = 8
 MIN_IMAGES = 20  # fewer cannot be trained on
 FINETUNING_RATE, HEAD_RATE, FINETUNING_EPOCHS = 1e-3, 2e-3, 15  # docs/lab-log.md
@@ -201,7 +202,7 @@ def _defaults_from_scratch(config: StudyConfig, train: Dataset) -> _Defaults:
         # in simple images a model needs twice the epsilon to turn the features of one class into those of the next
         relabel_factor=2 if l2 and epsilon.source == "gap" else 1,
         epochs=max(12, min(60, round(190_000 / count))),
-        batch_size=64 if count < 20_000 else 256,
+        batch_size=256 if count >= MANY_IMAGES and max(shape[1:]) <= LARGE_SIDE else 64,
         translate=max(1, min(shape[1:]) // 8),
         flip=shape[0] == 3,
         invert_steps=default_invert_steps(config.dataset, shape),

@@ -16,7 +16,7 @@ from notbugs.errors import InputError
 from notbugs.files import FilesConfig
 from notbugs.files import run as run_files
 from notbugs.search import NormBall
-from notbugs.study import pipeline
+from notbugs.study import pipeline, resolve
 from notbugs.study.catalog import MODELS
 from notbugs.study.classifiers import with_spec
 from notbugs.study.config import StudyConfig, check, load, resumable_arguments
@@ -37,6 +37,15 @@ def test_defaults_follow_the_images_and_unusable_settings_are_named(tmp_path: Pa
     synthetic = StudyConfig("planted", limit=80)
     images, other_images = (load(synthetic, seed).train.images[:] for seed in (0, 1))
     assert not torch.equal(images, other_images)  # the synthetic data differ by seed
+
+
+@pytest.mark.parametrize(("side", "batch_size"), [(20, 256), (66, 64)])
+def test_large_batches_are_for_many_small_images(side: int, batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 images of 224x224 took two gigabytes in each process."""
+    monkeypatch.setattr(resolve, "MANY_IMAGES", 40)
+    pixels = torch.randint(256, (40, 1, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    train = data.Dataset(pixels, torch.arange(40) % 2, ("a", "b"), tuple(map(str, range(40))))
+    assert resolve._defaults_from_scratch(StudyConfig("images"), train).batch_size == batch_size
 
 
 def test_a_resolved_configuration_is_complete() -> None:
