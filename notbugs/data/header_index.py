@@ -71,9 +71,14 @@ def use_index(folder: StrPath | None) -> None:
     _Place.folder = None if folder is None else Path(folder)
 
 
+def folder_in_use() -> Path | None:
+    """The run folder that this process, or its stage, works for."""
+    return _Place.folder or ranks.run_folder()
+
+
 def known_files(files: Sequence[EncodedImage], rows: Sequence[int], resize: int | None) -> Known:
     """What the index says of those files that are as they were, and the signatures of all."""
-    known, folder = Known(), _Place.folder or ranks.run_folder()
+    known, folder = Known(), folder_in_use()
     if folder is None or not rows or not isinstance(files[rows[0]], str | Path):
         return known
     index = _read(folder / NAME, resize)

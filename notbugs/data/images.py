@@ -2,19 +2,22 @@
 
 import io
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from tempfile import TemporaryFile
 from typing import NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from notbugs.atomic import not_writable
 from notbugs.data.decode_notes import decode_notes
 from notbugs.data.eight_bits import as_arrays
-from notbugs.data.header_index import Known, known_files
+from notbugs.data.header_index import Known, folder_in_use, known_files
 from notbugs.data.names import Unreadable, printable, reject_unreadable
 from notbugs.data.parallel import in_threads, map_images
 from notbugs.data.pixel_arrays import PixelArrays
@@ -185,13 +188,26 @@ def _of_pixels(files: PixelArrays, rows: Sequence[int], options: DecodeOptions) 
     """Images that are pixels already, with their white, and resized: read a few at a time, each into its place."""
     _, channels, height, width = files.shape
     side = (options.resize, options.resize) if options.resize else (height, width)
-    images, highest = np.empty((len(rows), channels, *side), np.uint8), 0
+    images, highest = _empty((len(rows), channels, *side)), 0
     for positions, found in files.chosen(rows):
         highest = max(highest, int(found.max()))
         bright = brightened(found, options.white) if options.white and options.white < 255 else found
         images[positions] = _resized(bright, options)
     facts = [ImageFacts(channels, height, width, False, False, False, highest=highest if rows else None)] * len(rows)
     return LoadedImages(torch.from_numpy(images), list(range(len(rows))), [], decode_notes(facts, options))
+
+
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of 8-bit pixels; in a run, one of more than `IN_MEMORY` bytes is a file of its folder, without a name."""
+    folder, size = folder_in_use(), math.prod(shape)
+    if folder is None or size <= IN_MEMORY or not folder.is_dir():
+        return np.empty(shape, np.uint8)
+    try:
+        with TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)
+            return np.memmap(file, np.uint8, "r+", shape=shape)
+    except OSError as error:
+        raise not_writable(folder, error) from None
 
 
 def _read_headers(

@@ -29,6 +29,7 @@ from notbugs.decoding.headers import EncodedImage, encoded_bytes
 from notbugs.errors import InputError
 
 AT_ONCE = 2**24  # bytes of images in a row group of a parquet file
+SMALL_COLUMNS = {key: ["label", "file_name"] for key in ("use_dictionary", "write_statistics")}  # images have no use for these
 HEAD, TAR_HEADER = (
     64,
     512,
@@ -173,7 +174,7 @@ class TableWriter(ShardWriter):
         assert self.rows is not None
         self.schema = row_features(self.rows.classes).arrow_schema
         # images as they are, so that they are found again
-        self.table = ParquetWriter(self.fresh, self.schema, compression="none", use_dictionary=["label", "file_name"])
+        self.table = ParquetWriter(self.fresh, self.schema, compression="none", **SMALL_COLUMNS)
         self.cells, self.size, self.heads = list[tuple[bytes, int, str]](), 0, list[tuple[bytes, int]]()
 
     def _write(self, content: bytes) -> None:

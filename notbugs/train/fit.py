@@ -26,6 +26,7 @@ from notbugs.train.schedule import RESTART_RATE, Schedule, above_chance
 from notbugs.train.state import Checkpoint, Epoch, State
 
 SECONDS_BETWEEN_REPORTS = 1.0  # within an epoch
+MOST_ON_DEVICE = 2**33  # bytes of images that a GPU holds as a whole
 
 
 def fit(
@@ -251,7 +252,9 @@ def _epoch_runner(
 ) -> Callable[[int], tuple[float, float]]:
     """A function that trains for one epoch, given the steps done so far, and returns mean loss and accuracy."""
     model, device, generator = state.model, state.device, state.generator
-    images = data.images.to(device) if isinstance(data.images, Tensor) else data.images  # files too large for memory stay on disk
+    images = data.images  # files too large for memory stay on disk, and so do arrays
+    if isinstance(images, Tensor) and images.numel() <= MOST_ON_DEVICE:
+        images = images.to(device)
     labels = data.labels.to(device)
     forward, layout = precision.compiled(model) if compile else model, memory_format(model)
     forward = parallel.distributed(model, forward, share)
@@ -272,7 +275,8 @@ def _epoch_runner(
             count = len(index)
             if not count:  # more ranks than pairs of images: gradients of others, times 0
                 index = whole[:2]
-            batch = images[index if isinstance(images, Tensor) else index.cpu()].to(device).float().div_(255)
+            on_device = isinstance(images, Tensor) and images.device == index.device
+            batch = images[index if on_device else index.cpu()].to(device).float().div_(255)
             if augment:
                 batch = augment(batch, augmenting)
             with precision.autocast(device, bf16), parallel.explained():

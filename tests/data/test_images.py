@@ -1,7 +1,9 @@
 """8-bit images in memory and on disk."""
 
 import os
+import resource
 import shutil
+import signal
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -128,3 +130,40 @@ def test_pixels_of_images_that_will_be_refused_are_not_kept(tmp_path: Path) -> N
         assert tracemalloc.get_traced_memory()[1] < 10 * 500 * 500, "of 30 such images"
     finally:
         tracemalloc.stop()
+
+
+def mapped_file(tensor: torch.Tensor) -> str:
+    """The file that a tensor is mapped from; "" for one in memory."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(number, 16) for number in line.split(maxsplit=1)[0].split("-"))
+        if start <= tensor.data_ptr() < end:
+            return line.partition("/")[2]
+    return ""
+
+
+def test_large_arrays_are_a_file_of_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
+    labels = np.arange(30) % 3
+    np.savez(tmp_path / "set.npz", train_images=pixels, train_labels=labels, test_images=pixels[:9], test_labels=labels[:9])
+    config = data.DataConfig(str(tmp_path / "set.npz"))
+    expected = data.load_dataset(config).train.images
+    monkeypatch.setattr(images, "IN_MEMORY", 30 * 192 - 1)
+    assert not mapped_file(data.load_dataset(config).train.images[:])  # nobody's run
+    with data.keeping_loads():
+        data.use_index(run)
+        found = data.load_dataset(config)
+        assert torch.equal(found.train.images[:], expected[:]) and str(run)[1:] in mapped_file(found.train.images[:])
+        assert str(run)[1:] in mapped_file(found.test.images[:]) and not [*run.iterdir()]  # it has no name
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with data.keeping_loads():
+            data.use_index(run)
+            with pytest.raises(InputError, match=r"run: must be on a disk with room, got a full one"):
+                data.load_dataset(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
