@@ -25,7 +25,7 @@ SETS = {  # by form: all kinds once
     "folder": ("robust", "nonrobust", "robust-strong"),
     "npz": ("robust",),
     "parquet": ("random-labels", "random-labels-shuffled"),
-    "webdataset": ("nonrobust",),
+    "webdataset": ("nonrobust", "robust-strong"),
 }
 
 
