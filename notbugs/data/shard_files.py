@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import IO, ClassVar, NamedTuple, overload
@@ -299,7 +300,7 @@ class ShardFiles(Sequence[EncodedImage]):
 def shard_images(shards: Sequence[Shard], shape: Sequence[int], form: str = "", rows: Rows | None = None) -> LazyImages:
     """The images of shards, (N, C, H, W), decoded when they are indexed."""
     files = ShardFiles(tuple(shards), form, rows)
-    places = tuple(str(shard.path) for shard in shards for _ in range(len(shard)))
+    places = tuple(chain.from_iterable(repeat(str(shard.path), len(shard)) for shard in shards))
     return LazyImages(files, tuple(range(len(files))), places, (shape[1], shape[2], shape[3]), DEFAULT)
 
 
