@@ -31,10 +31,8 @@ from notbugs.errors import InputError
 
 AT_ONCE = 2**24  # bytes of images in a row group of a parquet file
 SMALL_COLUMNS = {key: ["label", "file_name"] for key in ("use_dictionary", "write_statistics")}  # images have no use for these
-HEAD, TAR_HEADER = (
-    64,
-    512,
-)  # bytes by which a PNG file is found in a parquet file, and of the header before each file in a tar file
+HEAD = 64  # bytes of a PNG file by which it is found in a parquet file
+TAR_HEADER = 512  # bytes before each file in a tar file
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
