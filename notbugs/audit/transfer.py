@@ -71,7 +71,7 @@ def run_transfer(
         Before anything is trained if the input cannot be used.
     """
     with TemporaryDirectory() as index:  # with it the workers of this machine need not open every image
-        data.use_index(index)
+        data.use_index(index, is_run=False)
         threat_model = _threat_model(config)
         source = with_gradients(config, config.model, "its adversarial examples are computed with them")
         part = test_part(config)[0]
@@ -126,11 +126,14 @@ def _transfer_to(
     part: Dataset,
 ) -> list[transfer.TransferRates]:
     """index: a folder with that of the image files; on other machines it is not there."""
-    data.use_index(index)
-    if device is not None:  # chosen where it is done
-        config, study = replace(config, device=(found := device())), replace(study, device=found)
-    target = _target(config, study, name, report_progress)
-    return transfer.transfer_rates(examples, part, target, device=config.device)
+    data.use_index(index, is_run=False)
+    try:
+        if device is not None:  # chosen where it is done
+            config, study = replace(config, device=(found := device())), replace(study, device=found)
+        target = _target(config, study, name, report_progress)
+        return transfer.transfer_rates(examples, part, target, device=config.device)
+    finally:
+        data.use_index(None)
 
 
 def _target(config: AuditConfig, study: ResolvedConfig, name: str, report_progress: Progress) -> nn.Module:

@@ -51,7 +51,10 @@ class StudyProgress:
         """Print what will be done, and how long it will take."""
         self.planned = True
         self.estimates, self.titles, self.begun = plan.stages, plan.titles, {*plan.begun}
-        self.left = TimeLeft(plan.stages, plan.needs, plan.kinds, plan.workers, plan.slower)
+        at_once, slower = plan.workers if plan.knows_workers else None, plan.slower
+        if plan.together:  # one stage after the other, each in a part of its time
+            at_once, slower = 1, slower / plan.workers
+        self.left = TimeLeft(plan.stages, plan.needs, plan.kinds, at_once, slower)
         self.said = time.monotonic()
         for line in [*new_model_lines(), *plan_lines(plan)]:
             self._print(line)

@@ -121,7 +121,10 @@ def invert_features(
 
     batch_size, several = batch_size or precision.default_batch_size(device, dataset.shape), Repeated(dataset.images, versions)
     rows = Rows(dataset.labels.repeat(versions), dataset.classes, dataset.repeated_names(versions))
-    stored, (norms, error) = map_to_images(invert, several, batch_size=batch_size, device=device, progress=progress, rows=rows)
+    settings = f"bf16 {bf16}, compile {compile}"
+    stored, (norms, error) = map_to_images(
+        invert, several, batch_size=batch_size, device=device, progress=progress, settings=settings, rows=rows
+    )
     stats = ConstructionStats(n=len(several), steps=steps, feature_error=error.mean().item(), **summarized(norms)._asdict())
     return Constructed(dataset.versions(stored, versions), stats)
 

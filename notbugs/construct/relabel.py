@@ -102,7 +102,10 @@ def relabel(
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     rows = Rows(labels, dataset.classes, dataset.names)
-    images, others = map_to_images(perturb, dataset, batch_size=batch_size, device=device, progress=progress, rows=rows)
+    settings = f"bf16 {bf16}, compile {compile}"
+    images, others = map_to_images(
+        perturb, dataset, batch_size=batch_size, device=device, progress=progress, settings=settings, rows=rows
+    )
     norms, reached, kept = others
     stats = ConstructionStats(
         n=len(dataset),

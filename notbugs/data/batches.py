@@ -27,10 +27,8 @@ Output = TypeVar("Output", Tensor, tuple[Tensor, ...])
 Function = Callable[[Tensor, Tensor], Tensor | tuple[Tensor, ...]]
 Progress = Callable[[int], None]  # called after each batch with its number of images
 LARGE = 2**28  # bytes of the pixels of a data set; the results of a larger one are kept in files of the stage
-MOST_BLOCKS, BLOCK_BYTES = (
-    512,
-    2**26,
-)  # of a large data set, and of its pixels in each: files for each batch would be many and small
+MOST_BLOCKS = 512  # of a large data set: files for each batch would be many
+FEW_BLOCKS, BLOCK_BYTES = 128, 2**26  # with shards: fewer, of so many bytes of pixels, unless ranks would have none to do
 
 
 def map_batches(
@@ -41,6 +39,7 @@ def map_batches(
     device: torch.device | str = "cpu",
     share: bool = True,
     progress: Progress | None = None,
+    settings: str = "",
 ) -> Output:
     """Apply a function to a whole data set in order, batch by batch.
 
@@ -55,16 +54,18 @@ def map_batches(
     ----------
     function : callable
         (images, index) -> Tensor or tuple of Tensors, each (n, …). `images` is float (n, C, H, W) on `device`; `index` is
-        int64 (n,) on the CPU.
+        int64 (n,) on the CPU. What it returns may depend on these alone, unless `share` is False.
     images : Dataset, Tensor or Repeated
         A data set and a uint8 tensor reach `function` in [0, 1], a float tensor unchanged.
     batch_size : int
     device : torch.device or str
     share : bool
-        False: every rank does all batches, and none is kept. For functions that take less time than to write and read what they
-        return.
+        False: every rank does all batches in order, and none is kept. For functions that take less time than to write and read
+        what they return, and for those that depend on what was before, as one that draws random numbers.
     progress : callable, optional
         Called with the number of images that were done since the last call, by all ranks together.
+    settings : str
+        What the results depend on besides and may differ when a stage is repeated, in words: batches of others are not used.
 
     Returns
     -------
@@ -77,7 +78,7 @@ def map_batches(
     >>> map_batches(lambda images, index: images.flatten(1).sum(1) + index, images, batch_size=2)
     tensor([0.0000, 1.2000, 3.0000])
     """
-    work = _Map(function, images, batch_size, device)
+    work = _Map(function, images, batch_size, device, settings)
     stage = ranks.stage() if share and (ranks.together() or work.is_large) else None
     columns = _joined(_in_blocks(work, stage, progress) if stage else [work.block(0, len(images), progress)])
     return cast(Output, columns[0] if work.single else columns)
@@ -91,14 +92,15 @@ def map_to_images(
     device: torch.device | str = "cpu",
     share: bool = True,
     progress: Progress | None = None,
+    settings: str = "",
     rows: Rows | None = None,
 ) -> tuple[Images, tuple[Tensor, ...]]:
     """The same for a function whose first result is an image, of the shape of the image that it gets, in 8 bits.
 
     Parameters
     ----------
-    function, images, batch_size, device, share, progress
-        As of `map_batches`. share: of large images always.
+    function, images, batch_size, device, share, progress, settings
+        As of `map_batches`.
     rows : Rows, optional
         Labels, classes and names that the images will have.
 
@@ -115,11 +117,14 @@ def map_to_images(
     >>> inverted.flatten().tolist(), index.tolist()
     ([255, 204, 0], [0, 1, 2])
     """
-    work = _Map(function, images, batch_size, device)
+    work = _Map(function, images, batch_size, device, settings)
     stage = ranks.stage() if work.is_large or (share and ranks.together()) else None
+    if stage is not None and not share:
+        stage = stage.by_itself()
     if stage is not None and work.is_large:
         form = form_of_shards(rows)
-        work.open_shard, work.kept = partial(WRITERS.get(form, ShardWriter), rows=rows), f", images as {form}"
+        work.open_shard = partial(WRITERS.get(form, ShardWriter), rows=rows)
+        work.kept += f", images as {form}"
     blocks = [*_in_blocks(work, stage, progress)] if stage else [work.block(0, len(images), progress)]
     first, *others = _joined(blocks)
     if not work.open_shard:
@@ -139,10 +144,15 @@ class _Map:
     """A function on the images of a data set. batch_size becomes smaller where memory runs out. open_shard: for images."""
 
     def __init__(
-        self, function: Function, images: Dataset | Tensor | Repeated, batch_size: int, device: torch.device | str
+        self,
+        function: Function,
+        images: Dataset | Tensor | Repeated,
+        batch_size: int,
+        device: torch.device | str,
+        settings: str,
     ) -> None:
         self.function, self.images, self.batch_size, self.device = function, images, batch_size, device
-        self.single, self.kept = True, ""
+        self.single, self.kept = True, f", {settings}" if settings else ""
         self.open_shard: Callable[..., ShardWriter] | None = None
 
     @property
@@ -199,8 +209,10 @@ def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> 
     total, size = len(work.images), work.batch_size
     batches = max(1, -(-total // size))
     if work.is_large:
-        image = math.prod(work.shape[1:])
-        size *= max(-(-batches // MOST_BLOCKS), -(-BLOCK_BYTES // (image * size)))
+        size *= -(-batches // MOST_BLOCKS)
+    if work.open_shard:
+        wanted = min(BLOCK_BYTES, math.prod(work.shape) // FEW_BLOCKS)
+        size = max(size, -(-wanted // (math.prod(work.shape[1:]) * work.batch_size)) * work.batch_size)
     name = getattr(work.function, "__qualname__", type(work.function).__name__)
     device = torch.device(work.device).type
     done_with = f"notbugs {__version__}, torch {torch.__version__}, {device}"
@@ -215,13 +227,13 @@ def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> 
 
     for number in blocks.claimed():
         start, stop = number * size, min((number + 1) * size, total)
-        report(start - reported)  # what others have claimed, and nearly done
         if not blocks.path(number).exists():
+            report(start - reported)  # what was there already, in one step, and what others have claimed, and nearly done
             with ranks.alone():
                 found = work.block(start, stop, report, blocks.path(number))
             content = {"single": work.single, "columns": found.columns, "shard": found.shard.name if found.shard else ""}
             atomic_write(blocks.path(number), lambda stream, content=content: torch.save(content, stream))  # type: ignore[misc]
-        report(stop - reported)
+            report(stop - reported)
     blocks.wait()
     report(total - reported)
     first: tuple[Tensor, ...] = ()

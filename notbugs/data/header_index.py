@@ -64,21 +64,22 @@ class _Place:
     """The run folder whose index this process uses; in a worker process it is that of the stage."""
 
     folder: ClassVar[Path | None] = None
+    is_run: ClassVar[bool] = True
 
 
-def use_index(folder: StrPath | None) -> None:
-    """Use the index of a run folder from now on; None: no more."""
-    _Place.folder = None if folder is None else Path(folder)
+def use_index(folder: StrPath | None, *, is_run: bool = True) -> None:
+    """Use the index of a run folder from now on; None: no more. is_run: False for a folder that has nothing but an index."""
+    _Place.folder, _Place.is_run = None if folder is None else Path(folder), is_run
 
 
-def folder_in_use() -> Path | None:
-    """The run folder that this process, or its stage, works for."""
-    return _Place.folder or ranks.run_folder()
+def run_in_use() -> Path | None:
+    """The run folder that this process, or its stage, works for; it may not be there yet."""
+    return (_Place.folder if _Place.is_run else None) or ranks.run_folder()
 
 
 def known_files(files: Sequence[EncodedImage], rows: Sequence[int], resize: int | None) -> Known:
     """What the index says of those files that are as they were, and the signatures of all."""
-    known, folder = Known(), folder_in_use()
+    known, folder = Known(), _Place.folder or ranks.run_folder()
     if folder is None or not rows or not isinstance(files[rows[0]], str | Path):
         return known
     index = _read(folder / NAME, resize)

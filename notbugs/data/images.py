@@ -17,7 +17,7 @@ from torch import Tensor
 from notbugs.atomic import not_writable
 from notbugs.data.decode_notes import decode_notes
 from notbugs.data.eight_bits import as_arrays
-from notbugs.data.header_index import Known, folder_in_use, known_files
+from notbugs.data.header_index import Known, known_files, run_in_use
 from notbugs.data.names import Unreadable, printable, reject_unreadable
 from notbugs.data.parallel import in_threads, map_images
 from notbugs.data.pixel_arrays import PixelArrays
@@ -198,10 +198,11 @@ def _of_pixels(files: PixelArrays, rows: Sequence[int], options: DecodeOptions) 
 
 
 def _empty(shape: tuple[int, ...]) -> np.ndarray:
-    """An array of 8-bit pixels; in a run, one of more than `IN_MEMORY` bytes is a file of its folder, without a name."""
-    folder, size = folder_in_use(), math.prod(shape)
-    if folder is None or size <= IN_MEMORY or not folder.is_dir():
+    """An array of 8-bit pixels; in a run, one of more than `IN_MEMORY` bytes is a file on its disk, without a name."""
+    run, size = run_in_use(), math.prod(shape)
+    if run is None or size <= IN_MEMORY:
         return np.empty(shape, np.uint8)
+    folder = next(place for place in (run, *run.absolute().parents) if place.is_dir())
     try:
         with TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, size) if hasattr(os, "posix_fallocate") else file.truncate(size)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from notbugs.atomic import not_writable, part_of
+from notbugs.atomic import not_writable, part_of, sync_folder
 from notbugs.data.convert import record_batch, row_features
 from notbugs.data.images import DEFAULT, Images, LazyImages, encode_png
 from notbugs.data.shards import Sample, add_sample
@@ -113,6 +113,7 @@ class ShardWriter:
             shutil.rmtree(self.fresh, ignore_errors=True) if self.fresh.is_dir() else self.fresh.unlink(missing_ok=True)
 
     def _replace(self) -> None:
+        sync_folder(self.fresh)  # or a power cut could leave its name, and the block that says it is whole, without its content
         self.fresh.replace(self.path)
 
     def _open(self) -> None:

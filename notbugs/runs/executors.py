@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -136,7 +136,9 @@ def _dask(address: str, workers: int | None, device: Callable[[], str] | None) -
     if not ADDRESS.fullmatch(address):
         raise InputError("--executor", "must be an address like tcp://HOST:PORT", address, REACHABLE)
     try:
-        asyncio.run(_reach(address))  # a client that fails stays behind, and keeps the command from ending for a minute
+        # a client that fails stays behind, and keeps the command from ending for a minute. In a thread: notebooks have a loop
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _reach(address)).result()
         client = Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except Exception as error:  # of any server, and of TLS
         rule = "must be the scheduler of a Dask cluster that can be reached"

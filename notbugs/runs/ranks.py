@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from notbugs.errors import InputError
+
 SECONDS_BETWEEN_LOOKS = 0.02  # at blocks of other ranks
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 STARTED_BY = "TORCHELASTIC_RUN_ID"  # an environment variable that torchrun sets in what it starts
@@ -119,12 +121,18 @@ class Together:
         """How many there are."""
         return self.ranks.count
 
+    def by_itself(self) -> "Together":
+        """A stage whose blocks this process does alone, and which no other attempt uses."""
+        token = secrets.token_hex(8)
+        return Together(Ranks(0, 1, _Counters(), token), self.folder, self.calls, trained=True)
+
     def blocks(self, work: str, count: int) -> "Blocks":
         """The blocks of the next map. work: what is done, in words; blocks of other work in the same place are not used."""
         self.calls += 1
         attempt = f"-{self.ranks.job}" if self.trained else ""
         name = f"{self.calls:04d}-{zlib.crc32(f'{work}, {count}'.encode()):08x}{attempt}"
-        return Blocks(self.folder / "blocks" / name, f"{self.ranks.job}/{self.calls}", count, self.ranks.store)
+        place, counter = self.folder / "blocks" / name, f"{self.ranks.job}/{self.calls}"
+        return Blocks(place, counter, count, self.ranks.store, alone=self.count == 1)
 
 
 @dataclass(frozen=True)
@@ -138,12 +146,15 @@ class Blocks:
         A key of the store: how many are claimed.
     count : int
     store : Counting
+    alone : bool
+        Whether one process does all.
     """
 
     folder: Path
     counter: str
     count: int
     store: Counting
+    alone: bool = False
 
     def path(self, number: int) -> Path:
         """The file of a block."""
@@ -155,9 +166,18 @@ class Blocks:
             yield number
 
     def wait(self) -> None:
-        """Wait until all blocks are there. A rank that fails ends all others: see `torchrun`."""
+        """Wait until all blocks are there. A rank that fails ends all others: see `torchrun`.
+
+        Raises
+        ------
+        InputError
+            If somebody removed blocks of a process that works alone: another attempt has finished the stage.
+        """
         missing = {self.path(number).name for number in range(self.count)}
         while missing := missing - set(os.listdir(self.folder) if self.folder.exists() else ()):
+            if self.alone:
+                got = f"{len(missing)} files removed"
+                raise InputError(str(self.folder), "must keep what is unfinished", got, "repeat the command")
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

@@ -209,6 +209,9 @@ class _Run(Generic[Result]):
                 future = executor.submit(attempt, self.jobs[name].work, self._progress_of(name), registered().hashes())
                 if not isinstance(future, Future):
                     raise TypeError(f"submit returned {type(future).__name__}, no Future")
+            except InputError as error:
+                self.failed = error
+                return
             except Exception as error:  # of workers that ended, or of a user's executor: one that was shut down, for example
                 self.failed = self.engine.lost(name, Future(), error)
                 return

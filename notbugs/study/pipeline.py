@@ -1,6 +1,7 @@
 """From a configuration to a run folder: a study, further analyses of one, or a single classifier."""
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
@@ -148,7 +149,10 @@ def run(
         if on_plan:
             at_once = workers if engine is None else max(1, min(engine.at_once(), len(todo)))
             begun = [name for name in map(str, todo) if unfinished_folder(folder, name).is_dir()]
-            on_plan(replace(make_plan(resolved, splits, graph, todo, at_once, given, findings), begun=begun))
+            known = engine is None or engine.at_once() < sys.maxsize
+            together = engine is not None and engine.together is not None
+            plan = make_plan(resolved, splits, graph, todo, at_once, given, findings)
+            on_plan(replace(plan, begun=begun, knows_workers=known, together=together))
         run_stages(
             record,
             {str(stage_id): _stage(graph, stage_id, place, folder) for stage_id in selected},

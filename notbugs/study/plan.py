@@ -52,6 +52,10 @@ class Plan:
         Of `stages`: the names of those that each needs, and what kind each is.
     slower : float
         How many times longer the timed batches took than their CPU time.
+    knows_workers : bool
+        Whether `workers` stages do something at once, not only wait in an executor.
+    together : bool
+        Whether all workers do each stage together.
     """
 
     config: ResolvedConfig
@@ -69,6 +73,8 @@ class Plan:
     needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     slower: float = 1.0
+    knows_workers: bool = True
+    together: bool = False
 
 
 def make_plan(

@@ -72,7 +72,8 @@ class TimeLeft:
     needs : mapping of str to collection of str
     kinds : mapping of str to str
         Stages of one kind are taken to be as much longer than estimated as each other.
-    workers : int
+    workers : int or None
+        Stages at once. None: as many as have been seen, since nobody knows how many of those that an executor has do something.
     slower : float
         How many times longer than estimated a stage takes, as long as none has told.
 
@@ -92,32 +93,37 @@ class TimeLeft:
         estimates: Mapping[str, float],
         needs: Mapping[str, Collection[str]],
         kinds: Mapping[str, str],
-        workers: int,
+        workers: int | None,
         slower: float = 1.0,
     ) -> None:
         self.estimates, self.needs, self.kinds = estimates, needs, kinds
-        self.workers, self.slower = workers, slower
+        self.workers, self.slower, self.most = workers, slower, 1
         self.running: dict[str, _Running] = {}
+        self.done: set[str] = set()
         self.took: dict[str, float] = {}  # of stages that are done: seconds of the whole stage
 
     def report(self, stage: str, share: float, now: float) -> None:
         """How far a stage is, at a time in seconds."""
-        if stage not in self.estimates or stage in self.took:
+        if stage not in self.estimates or stage in self.done or (self.workers is None and not share):
             return
         running = self.running.setdefault(stage, _Running(now, share, now, share))
-        if share > running.share:
+        if share < running.share:  # a set is constructed again, at a larger epsilon
+            self.running[stage] = _Running(now, share, now, share)
+        elif share > running.share:
             running.since, running.share, running.step = now, share, share - running.share
+        self.most = max(self.most, len(self.running))
 
     def goes_on(self, stage: str, share: float, now: float) -> None:
         """A stage that was interrupted is this far, before it does anything."""
         self.running[stage] = _Running(now, share, now, share)
 
     def ended(self, stage: str, now: float) -> None:
-        """A stage is done."""
-        if running := self.running.pop(stage, None):
-            self.took[stage] = (now - running.began) / max(ENOUGH, 1 - running.first)
-        elif stage in self.estimates:
-            self.took.setdefault(stage, 0.0)
+        """A stage is done. One of which nearly nothing was left says nothing of others."""
+        running = self.running.pop(stage, None)
+        if stage in self.estimates:
+            self.done.add(stage)
+        if running and (took := running.rate(running.since) if running.first else now - running.began) is not None:
+            self.took[stage] = took
 
     def seconds(self, now: float) -> float:
         """Until the last stage ends."""
@@ -130,9 +136,9 @@ class TimeLeft:
             else:
                 left[stage] = max(0.0, self._expected(stage, known) * (1 - running.share) - (now - running.began))
         for stage in self.estimates:
-            if stage not in self.running and stage not in self.took:
+            if stage not in self.running and stage not in self.done:
                 left[stage] = self._expected(stage, known)
-        return makespan({stage: self.needs.get(stage, ()) for stage in left}, left, self.workers)
+        return makespan({stage: self.needs.get(stage, ()) for stage in left}, left, self.workers or self.most)
 
     def _expected(self, stage: str, known: Mapping[str, float]) -> float:
         """Seconds of a stage that has told nothing yet: as much longer than estimated as others of its kind, or as all."""

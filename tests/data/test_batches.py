@@ -13,7 +13,8 @@ from data.conftest import random_dataset
 from torch import Tensor
 from torch.distributed import HashStore
 
-from notbugs import data
+from notbugs import construct, data
+from notbugs.construct import controls
 from notbugs.data import LazyImages, batches, shard_files
 from notbugs.data.images import encode_png
 from notbugs.errors import InputError
@@ -133,7 +134,7 @@ def test_images_that_are_too_large_for_memory_are_png_files(
         return enlarged(images, index)
 
     def work(_: int) -> tuple[data.Images, tuple[Tensor, ...]]:
-        return data.map_to_images(counted, whole, batch_size=2, share=False)  # large images are always shared
+        return data.map_to_images(counted, whole, batch_size=2)
 
     if count:
         results = on_ranks(count, tmp_path, work)
@@ -177,13 +178,66 @@ def test_a_stage_of_one_process_goes_on_from_its_blocks_of_a_large_set(tmp_path:
     done.clear()
     with ranks.in_stage(tmp_path):
         images = work()
-        assert torch.equal(images[:], expected[:]) and done == [4, 5, 6] and sum(counts[2:]) == 7
+        assert torch.equal(images[:], expected[:]) and done == [4, 5, 6] and counts[2:] == [4, 2, 1]
         stage = ranks.stage()
         assert stage is not None
         stage.trained = True
         done.clear()
         work()  # the next map of this stage, of other weights: nothing of it is there
         assert len(done) == 7
+
+
+def test_batches_of_other_settings_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "LARGE", 0)
+    whole, done = random_dataset(4), list[str]()
+
+    def work(settings: str) -> None:
+        def one(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+            done.append(settings)
+            return enlarged(images, index)
+
+        with ranks.in_stage(tmp_path):
+            data.map_to_images(one, whole, settings=settings)
+
+    for settings in ("bf16 True", "bf16 True", "bf16 False"):
+        work(settings)
+    assert done == ["bf16 True", "bf16 False"]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_what_draws_random_numbers_is_done_in_order_by_each_process(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed command that goes on, and several ranks, give what one gives that nobody disturbed."""
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(controls, "BATCH", 2)
+    whole = random_dataset(7)
+    relabeled = whole.with_images(255 - whole.images[:])
+    expected = construct.shuffled_perturbations(whole, relabeled).dataset.images[:]
+    monkeypatch.setattr(batches, "LARGE", 0)
+    found: list[object] = []
+    if count:
+        found = on_ranks(count, tmp_path, lambda _: construct.shuffled_perturbations(whole, relabeled).dataset.images[:])
+    for last in (3, 9):  # the second attempt finds what is left of the first one
+        with ranks.in_stage(tmp_path):
+            found.append(construct.shuffled_perturbations(whole, relabeled).dataset.images[:])
+        for block in [*tmp_path.rglob("*.pt")][last:]:
+            block.unlink()
+    assert all(torch.equal(each, expected) for each in found)  # type: ignore[arg-type]
+
+
+def test_one_process_does_not_wait_for_blocks_that_somebody_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another attempt has finished the stage: its unfinished work is removed."""
+    monkeypatch.setattr(batches, "LARGE", 0)
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 1)
+
+    def removed(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        if int(index[-1]) == 3:
+            next(tmp_path.rglob("*.pt")).unlink()
+        return enlarged(images, index)
+
+    with ranks.in_stage(tmp_path), pytest.raises(InputError, match="must keep what is unfinished, got 1 files removed"):
+        data.map_to_images(removed, random_dataset(4), batch_size=2)
 
 
 @pytest.mark.parametrize("change", ["shorter", "missing", "shorter later"])

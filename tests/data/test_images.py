@@ -142,8 +142,7 @@ def mapped_file(tensor: torch.Tensor) -> str:
 
 
 def test_large_arrays_are_a_file_of_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
+    run = tmp_path / "new" / "run"  # as at the start of a command
     pixels = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 3), np.uint8)
     labels = np.arange(30) % 3
     np.savez(tmp_path / "set.npz", train_images=pixels, train_labels=labels, test_images=pixels[:9], test_labels=labels[:9])
@@ -154,15 +153,17 @@ def test_large_arrays_are_a_file_of_the_run_folder(tmp_path: Path, monkeypatch: 
     with data.keeping_loads():
         data.use_index(run)
         found = data.load_dataset(config)
-        assert torch.equal(found.train.images[:], expected[:]) and str(run)[1:] in mapped_file(found.train.images[:])
-        assert str(run)[1:] in mapped_file(found.test.images[:]) and not [*run.iterdir()]  # it has no name
+        assert torch.equal(found.train.images[:], expected[:]) and str(tmp_path)[1:] in mapped_file(found.train.images[:])
+        assert str(tmp_path)[1:] in mapped_file(found.test.images[:]) and len([*tmp_path.iterdir()]) == 1  # it has no name
+        data.use_index(run, is_run=False)
+        assert not mapped_file(data.load_dataset(replace(config, limit=29)).train.images[:])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
         with data.keeping_loads():
             data.use_index(run)
-            with pytest.raises(InputError, match=r"run: must be on a disk with room, got a full one"):
+            with pytest.raises(InputError, match=r": must be on a disk with room, got a full one"):
                 data.load_dataset(config)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -50,6 +50,36 @@ def test_what_an_earlier_command_did_is_not_counted() -> None:
     assert left.seconds(25) == pytest.approx(100)
 
 
+def test_a_set_that_is_constructed_again_begins_again() -> None:
+    left = TimeLeft({"a": 1.0}, {"a": ()}, {}, 1)
+    left.report("a", 0.0, 0)
+    left.report("a", 1.0, 100)
+    left.report("a", 0.01, 101)
+    assert left.seconds(101) > 0.5
+    left.report("a", 0.11, 111)
+    assert left.seconds(111) == pytest.approx(89)
+
+
+def test_the_rest_of_a_stage_that_was_nearly_done_says_nothing_of_others() -> None:
+    left = TimeLeft({"a": 10.0, "b": 10.0}, {"a": (), "b": ()}, {}, 1)
+    left.goes_on("a", 0.995, 0)
+    left.ended("a", 30)  # loading and writing
+    assert left.seconds(30) == 10
+
+
+def test_what_waits_in_an_executor_does_not_work() -> None:
+    """16 trainings were given to a pool of 4."""
+    names = [str(number) for number in range(16)]
+    left = TimeLeft(dict.fromkeys(names, 100.0), dict.fromkeys(names, ()), {}, None)
+    for name in names:
+        left.report(name, 0.0, 0)
+    assert left.seconds(0) == 1600  # nobody knows how many work
+    for name in names[:4]:
+        left.report(name, 0.01, 10)
+        left.report(name, 0.11, 20)
+    assert left.seconds(20) == pytest.approx(89 + 3 * 100)
+
+
 def test_stages_that_are_not_foreseen_or_cost_nothing_change_nothing() -> None:
     left = TimeLeft({"a": 0.0, "b": 5.0}, {"a": (), "b": ("a",)}, {}, 2)
     left.report("other", 0.5, 0)
