@@ -174,7 +174,7 @@ def test_the_plan_of_imagenet_is_what_the_command_prints(
     monkeypatch.setattr(sys, "argv", ["imagenet_plan.py", "--price", "3", "--workers", "64"])
     load("imagenet_plan").main()
     text, printed = (DOCS.parent / "scale.md").read_text(), capsys.readouterr().out
-    assert len(table_lines(printed)) == 17 and all(line in text for line in printed.splitlines())
+    assert len(table_lines(printed)) == 18 and all(line in text for line in printed.splitlines())
 
 
 def test_documents_name_results_files_that_exist() -> None:
