@@ -149,10 +149,8 @@ def run(
         if on_plan:
             at_once = workers if engine is None else max(1, min(engine.at_once(), len(todo)))
             begun = [name for name in map(str, todo) if unfinished_folder(folder, name).is_dir()]
-            known = engine is None or engine.at_once() < sys.maxsize
-            together = engine is not None and engine.together is not None
             plan = make_plan(resolved, splits, graph, todo, at_once, given, findings)
-            on_plan(replace(plan, begun=begun, knows_workers=known, together=together))
+            on_plan(replace(plan, begun=begun, **_how_at_once(engine)))
         run_stages(
             record,
             {str(stage_id): _stage(graph, stage_id, place, folder) for stage_id in selected},
@@ -361,6 +359,12 @@ def _check_nothing_vanished(record: RunFolder, config: ResolvedConfig, graph: Gr
 
 def _all_done(record: RunFolder, graph: Graph) -> bool:
     return all(record.done(str(stage_id)) for stage_id in graph)
+
+
+def _how_at_once(engine: Engine | None) -> dict[str, bool]:
+    """What a plan says of how an engine does stages at once."""
+    known = engine is None or engine.at_once() < sys.maxsize
+    return {"knows_workers": known, "together": engine is not None and engine.together is not None}
 
 
 def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, command: str) -> dict[str, object]:
