@@ -150,7 +150,7 @@ def run(
             at_once = workers if engine is None else max(1, min(engine.at_once(), len(todo)))
             begun = [name for name in map(str, todo) if unfinished_folder(folder, name).is_dir()]
             plan = make_plan(resolved, splits, graph, todo, at_once, given, findings)
-            on_plan(replace(plan, begun=begun, **_how_at_once(engine)))
+            on_plan(_on_engine(replace(plan, begun=begun), engine))
         run_stages(
             record,
             {str(stage_id): _stage(graph, stage_id, place, folder) for stage_id in selected},
@@ -361,10 +361,11 @@ def _all_done(record: RunFolder, graph: Graph) -> bool:
     return all(record.done(str(stage_id)) for stage_id in graph)
 
 
-def _how_at_once(engine: Engine | None) -> dict[str, bool]:
-    """What a plan says of how an engine does stages at once."""
-    known = engine is None or engine.at_once() < sys.maxsize
-    return {"knows_workers": known, "together": engine is not None and engine.together is not None}
+def _on_engine(plan: Plan, engine: Engine | None) -> Plan:
+    """A plan that says how the engine does stages at once."""
+    if engine is None:
+        return plan
+    return replace(plan, knows_workers=engine.at_once() < sys.maxsize, together=engine.together is not None)
 
 
 def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, command: str) -> dict[str, object]:
