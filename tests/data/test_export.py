@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from notbugs import data
+from notbugs.data import batches
 from notbugs.errors import InputError
+from notbugs.runs import ranks
 
 AWKWARD = [
     "..",
@@ -253,6 +255,33 @@ def test_large_sets_are_several_parquet_files(tmp_path: Path, monkeypatch: pytes
     )
     assert found["file_name"][:] == [*whole.names] and found.features["label"].names == [*whole.classes]
     assert data.load(tmp_path / "set").test.names == whole.names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("form", "reader", "files"),
+    [
+        ("parquet", "parquet", "train*.parquet"),
+        ("webdataset", "webdataset", "train-*.tar"),
+        ("folder", "imagefolder", "train/**"),
+    ],
+)
+def test_hugging_face_opens_shards_that_were_made_one_by_one(
+    form: str, reader: str, files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "LARGE", 0)
+    monkeypatch.setattr(batches, "BLOCK_BYTES", 1)
+    whole = random_dataset(7)
+    rows = data.Rows(whole.labels, whole.classes, whole.names)
+    with ranks.in_stage(tmp_path / "stage"), data.made_as(form):
+        images, _ = data.map_to_images(lambda images, index: (data.to_8bit(images), index), whole, batch_size=3, rows=rows)
+        data.export(whole.with_images(images), tmp_path / "set", form, card="")
+    assert len([*(tmp_path / "stage").rglob("*.pt")]) == 3
+    place = f"{tmp_path}/set/{files}"
+    found = datasets.load_dataset(reader, data_files=place, split="train", cache_dir=str(tmp_path / "cache"))
+    column = "png" if form == "webdataset" else "image"
+    expected = [np.asarray(pixels.permute(1, 2, 0)).tobytes() for pixels in stored(whole)]
+    assert sorted(np.asarray(image).tobytes() for image in found[column]) == sorted(expected)
 
 
 @pytest.mark.parametrize(("form", "count"), [("npz", 6), ("folder", 6), ("folder", 70)])
