@@ -4,8 +4,10 @@ import json
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,7 +99,17 @@ def submit(tmp_path: Path, programs: dict[str, str]) -> "subprocess.CompletedPro
     environment = {**os.environ, "PATH": os.pathsep.join(places), "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     words = ["bash", str(EXAMPLES / "slurm/stages.sbatch"), "images", str(tmp_path / "new/run")]
-    return subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    # into files: pipes would be open until the workers have ended, which SLURM does not wait for
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        job = subprocess.Popen(words, env=environment, cwd=tmp_path, stdout=out, stderr=err, start_new_session=True)
+        try:
+            job.wait(100)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
+    said = [(tmp_path / name).read_text() for name in ("out", "err")]
+    return subprocess.CompletedProcess(words, job.returncode, *said)
 
 
 @pytest.mark.slow
