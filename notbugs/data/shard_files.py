@@ -324,13 +324,8 @@ def joined(parts: Sequence[Images]) -> Images:
     if len(tensors) == len(parts):
         return torch.cat(tensors)
     files = [part.files for part in parts if isinstance(part, LazyImages) and isinstance(part.files, ShardFiles)]
-    return shard_images(
-        [shard for each in files for shard in each.shards], parts[0].shape, "folder" if _all_folders(files) else ""
-    )
-
-
-def _all_folders(files: Sequence[ShardFiles]) -> bool:
-    return all(each.form == "folder" for each in files)
+    form = "folder" if all(each.form == "folder" for each in files) else ""  # others have names of the parts
+    return shard_images([shard for each in files for shard in each.shards], parts[0].shape, form)
 
 
 def link(made: Path, place: Path) -> None:
