@@ -30,7 +30,7 @@ def targets(config: ResolvedConfig) -> tuple[str, ...]:
 
 def make_examples(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt, *, source: str) -> list[Row]:
     """Adversarial examples of one model for the test images, kept in examples/SOURCE.npz."""
-    model, test = load_model(config, folder, seed, source), _test_images(config, seed)
+    model, test = load_model(config, folder, seed, source), test_images(config, seed)
     examples = transfer.make_examples(
         model,
         test,
@@ -48,7 +48,7 @@ def transfer_to_networks(
     config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, source: str
 ) -> list[TransferRow]:
     """The examples of one model on all other networks."""
-    test, examples, rows = _test_images(config, seed), _load_examples(config, folder, seed, source), []
+    test, examples, rows = test_images(config, seed), load_examples(config, folder, seed, source), []
     networks = targets(config)
     for number, target in enumerate(networks):
         if target != source:
@@ -64,16 +64,18 @@ def transfer_to_learner(
     """The examples of the standard model on one non-neural classifier, fitted to the training images."""
     fitted = sklearn_learners.fit_learner(learner, load(config, seed).train, seed=seed)
     report_progress("", 0.6, "fitted")
-    examples = _load_examples(config, folder, seed, LEARNER_SOURCE)
-    rates = transfer.transfer_rates(examples, _test_images(config, seed), fitted)
+    examples = load_examples(config, folder, seed, LEARNER_SOURCE)
+    rates = transfer.transfer_rates(examples, test_images(config, seed), fitted)
     return _rows(config, seed, LEARNER_SOURCE, learner, rates)
 
 
-def _test_images(config: ResolvedConfig, seed: int) -> Dataset:
+def test_images(config: ResolvedConfig, seed: int) -> Dataset:
+    """The images that are perturbed."""
     return data.balanced_subset(load(config, seed).test, TEST_IMAGES)
 
 
-def _load_examples(config: ResolvedConfig, folder: Path, seed: int, source: str) -> transfer.AdversarialExamples:
+def load_examples(config: ResolvedConfig, folder: Path, seed: int, source: str) -> transfer.AdversarialExamples:
+    """What `make_examples` kept."""
     arrays = data.load_arrays(examples_path(config, folder, seed, source))
     return transfer.AdversarialExamples(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 

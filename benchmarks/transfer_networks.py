@@ -1,0 +1,113 @@
+"""Figure 3 of the paper with more networks: do those that learn more from D_det also misclassify more transferred examples?
+
+    python benchmarks/transfer_networks.py runs/cifar-full --out benchmarks/results/transfer-networks.json
+
+RUN is a finished study with all controls (`--full`). Networks of seven families, of two widths each, are trained twice for each
+seed of the study: on its D_det (set `next-labels`), which gives the test accuracy, and on the original images, which gives the
+transfer rate of the standard model's adversarial examples. The family of the standard model is one of the seven.
+
+Stopped at any moment, the same command goes on with the rows that are missing.
+"""
+
+import argparse
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import ResultsFile, Row, argument_parser, measure, recorded_arguments, resolve_device  # the file beside this one
+
+if TYPE_CHECKING:
+    from notbugs.data import Dataset
+    from notbugs.models import Model
+    from notbugs.study.config import ResolvedConfig
+
+PART = "transfer-networks"
+SOURCE, ON_D_DET, ON_ORIGINAL = "standard", "trained-on-next-labels", "reinit-1"  # names in the catalog
+# family: its usual width, and twice that
+NETWORKS = tuple(
+    (family, factor * width)
+    for family, width in {
+        "resnet9": 16, "small": 16, "vgg": 16, "resnet": 8, "densenet": 16, "inception": 16, "mixer": 64
+    }.items()
+    for factor in (1, 2)
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    found = argument_parser(__doc__, device="auto")
+    found.add_argument("run", type=Path, metavar="RUN", help="a finished study with all controls")
+    found.add_argument("--workers", type=int, default=1, help="processes on the same device")
+    return found
+
+
+def main() -> None:
+    """Measure what is missing."""
+    options = parser().parse_args()
+    options.device = resolve_device(options.device)
+    results = ResultsFile(options.out, device=options.device)
+    measure(results, PART, _measured(options, results), recorded_arguments(options))
+
+
+def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row]:
+    """One row for each network and seed, as they are finished."""
+    from notbugs.runs.folder import RunFolder
+    from notbugs.study import config as study_config
+    from notbugs.study.resolve import resolve
+
+    asked = study_config.config_of_run(RunFolder.read(options.run))
+    config = resolve(replace(asked, device=options.device), study_config.load(asked))
+    missing = [
+        (network, width, seed)
+        for seed in range(config.seed, config.seed + config.seeds)
+        for network, width in NETWORKS
+        if not results.has(network=network, width=width, seed=seed)
+    ]
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(measured, config, options, *key) for key in missing]):
+            yield future.result()
+
+
+def measured(config: "ResolvedConfig", options: argparse.Namespace, network: str, width: int, seed: int) -> Row:
+    """The row of one network: its accuracy after training on D_det, and the transfer rate to it."""
+    import torch
+
+    from notbugs import metrics
+    from notbugs.metrics import transfer
+    from notbugs.runs.scheduler import ignore_progress
+    from notbugs.study import classifiers, store, transferability
+    from notbugs.study.catalog import MODELS
+    from notbugs.study.config import load
+
+    torch.set_num_threads(options.threads)
+    config, splits = replace(config, network=network, width=width), load(config, seed)
+
+    def trained(name: str, dataset: "Dataset") -> "Model":
+        spec = replace(MODELS[name], seed_key=f"{MODELS[name].seed_key}-{network}-{width}")
+        return classifiers.train_classifier(config, dataset, spec, seed=seed, report_progress=ignore_progress).model
+
+    on_d_det = trained(ON_D_DET, store.load_dataset(config, options.run, seed, "next-labels"))
+    accuracy = metrics.clean_accuracy(on_d_det, splits.test, device=options.device)
+    examples = transferability.load_examples(config, options.run, seed, SOURCE)
+    target = trained(ON_ORIGINAL, splits.train)
+    untargeted, *_ = transfer.transfer_rates(
+        examples, transferability.test_images(config, seed), target, device=options.device
+    )
+    return {
+        "network": network,
+        "width": width,
+        "seed": seed,
+        "accuracy": accuracy.accuracy,
+        "ci_low": accuracy.ci_low,
+        "ci_high": accuracy.ci_high,
+        "clean_accuracy": untargeted.clean_accuracy,
+        "n": untargeted.n,
+        "transfer_rate": untargeted.transfer_rate,
+    }
+
+
+if __name__ == "__main__":
+    main()
