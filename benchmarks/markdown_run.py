@@ -8,6 +8,7 @@ from markdown_format import table
 from markdown_studies import replication_lines
 
 from notbugs.report import tables
+from notbugs.report.about import stages_by_device
 from notbugs.report.findings import findings
 from notbugs.report.findings.replication import replication_rows
 from notbugs.report.format import Estimate, decimal, minus, percent
@@ -58,9 +59,18 @@ def _setup(results: StudyResults) -> str:
     return (
         f"`{run.command}`: {data.train or 0:,} training and {data.test or 0:,} test images{_fingerprint(results)}, "
         f"{results.threat_model()}, "
-        f"seeds {', '.join(map(str, run.seeds))}; {run.seconds / 60:.1f} min on {run.machine}, "
-        f"torch {run.versions.get('torch', '')}, {run.device}{' in bfloat16' if run.settings.get('bf16') else ''}.{unfinished}"
+        f"seeds {', '.join(map(str, run.seeds))}; {run.seconds / 60:.1f} min on {_devices(results)}"
+        f"{' in bfloat16' if run.settings.get('bf16') else ''}.{unfinished}"
     )
+
+
+def _devices(results: StudyResults) -> str:
+    """Where the stages were done; with their number where that was on several devices."""
+    run, metadata = results.metadata, results.run.metadata
+    found = metadata.get("devices") or stages_by_device(metadata["stages"])
+    if len(found) > 1:
+        return "; ".join(f"{device} ({count} stage{'s' if count > 1 else ''})" for device, count in found.items())
+    return f"{run.machine}, torch {run.versions.get('torch', '')}, {run.device}"
 
 
 def _fingerprint(results: StudyResults) -> str:

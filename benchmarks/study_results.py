@@ -2,8 +2,8 @@
 
     python benchmarks/study_results.py runs/digits --out benchmarks/results/studies/digits.json
 
-The file has what run.json says of the run, without its stages and paths, and the rows of its tables that results pages have.
-Numbers have 9 significant digits.
+The file has what run.json says of the run, without its stages and paths, on which devices they were done, and the rows of its
+tables that results pages have. Numbers have 9 significant digits.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from notbugs.atomic import atomic_write_text
+from notbugs.report.about import stages_by_device
 
 Content = dict[str, Any]
 LEFT_OUT = ("stages",)  # of run.json: long
@@ -32,22 +33,25 @@ def parser() -> argparse.ArgumentParser:
     """The arguments."""
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
+    found.add_argument("--unfinished", action="store_true", help="what is finished of a run that was stopped; the tables say so")
     found.add_argument("--out", type=Path, required=True, help="results file (.json)")
     return found
 
 
-def packed(folder: Path) -> Content:
+def packed(folder: Path, *, unfinished: bool = False) -> Content:
     """A run as JSON.
 
     Parameters
     ----------
     folder : Path
-        Of a finished run.
+    unfinished : bool
+        Whether the run may have been stopped.
     """
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if not run.get("finished"):
-        raise SystemExit(f"{folder}: must be finished")
+    if not run.get("finished") and not unfinished:
+        raise SystemExit(f"{folder}: must be finished, or given with --unfinished")
     kept = {name: value for name, value in run.items() if name not in LEFT_OUT}
+    kept["devices"] = stages_by_device(run["stages"])
     kept["command"] = PATH.sub(lambda found: f"{found[1]}runs/" if found[1] else "", kept["command"])
     tables: Content = {}
     for name in TABLES:
@@ -97,7 +101,7 @@ def unpacked(content: Content) -> Iterator[Path]:
 def main() -> None:
     """Write the file."""
     options = parser().parse_args()
-    atomic_write_text(options.out, json.dumps(packed(options.run), separators=(",", ":")) + "\n")
+    atomic_write_text(options.out, json.dumps(packed(options.run, unfinished=options.unfinished), separators=(",", ":")) + "\n")
     print(options.out)
 
 

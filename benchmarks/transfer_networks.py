@@ -93,9 +93,7 @@ def measured(config: "ResolvedConfig", options: argparse.Namespace, network: str
     accuracy = metrics.clean_accuracy(on_d_det, splits.test, device=options.device)
     examples = transferability.load_examples(config, options.run, seed, SOURCE)
     target = trained(ON_ORIGINAL, splits.train)
-    untargeted, *_ = transfer.transfer_rates(
-        examples, transferability.test_images(config, seed), target, device=options.device
-    )
+    untargeted, *_ = transfer.transfer_rates(examples, transferability.test_images(config, seed), target, device=options.device)
     return {
         "network": network,
         "width": width,

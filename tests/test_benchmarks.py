@@ -28,6 +28,7 @@ from report.conftest import (
     wilson,
 )
 
+from notbugs import report
 from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
     CorruptionRow,
@@ -317,9 +318,29 @@ def test_a_run_prints_the_same_from_its_folder_and_from_its_file(load: Load, tmp
         first, *others = blocks(folder, [])
     assert others == blocks(tmp_path, [])[1:] and len(others) >= 2
     assert first.startswith("`notbugs run photos --out runs/a`:")
-    made_study(tmp_path / "b", 1, rows, n=500, finished=False)
+    made_study(tmp_path / "b", 1, rows, n=500, command=command, finished=False)
     with pytest.raises(SystemExit, match="must be finished"):
         module.packed(tmp_path / "b")
+    part = json.loads(json.dumps(module.packed(tmp_path / "b", unfinished=True)))
+    with module.unpacked(part) as folder:
+        assert "**Not finished**" in blocks(folder, [])[0]
+
+
+def test_a_run_on_several_devices_names_them(load: Load, tmp_path: Path) -> None:
+    rows = {"accuracy": lambda seed: accuracy_rows(ACCURACIES, seed)}
+    made_study(tmp_path, 1, rows, n=500, command="notbugs run a", finished=True)
+    run = json.loads((tmp_path / "run.json").read_text())
+    gpu = {"device": "cuda", "machine": "NVIDIA H200", "torch": "2.11.0"}
+    cpu = {"device": "cpu", "machine": "AMD EPYC", "torch": "2.13.0"}
+    done = {"state": "done", "seconds": 1.0, "rows": {}}
+    marks = {"seed0/a": {**done, **gpu}, "seed0/b": {**done, **gpu}, "seed0/c": {**done, **cpu}}
+    (tmp_path / "run.json").write_text(json.dumps({**run, "stages": {**run["stages"], **marks}}))
+    wanted = "min on NVIDIA H200, cuda, torch 2.11.0 (2 stages); AMD EPYC, cpu, torch 2.13.0 (1 stage)."
+    module, blocks = load("study_results"), load("markdown_run").run_blocks
+    with module.unpacked(json.loads(json.dumps(module.packed(tmp_path)))) as folder:
+        assert wanted in blocks(tmp_path, [])[0] and wanted in blocks(folder, [])[0]
+    page = report.write(tmp_path).read_text(encoding="utf-8")
+    assert "NVIDIA H200, cuda, torch 2.11.0 (2 stages); AMD EPYC, cpu, torch 2.13.0 (1 stage)" in page
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)

@@ -14,11 +14,8 @@ from notbugs import cli, data, metrics, precision
 from notbugs.models import Model
 from notbugs.search import NormBall, objectives
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU"),
-    pytest.mark.filterwarnings("default"),  # of a driver or library of the machine
-]
+pytestmark = pytest.mark.filterwarnings("default")  # of a driver or library of the machine
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 
 QUICK = ("--limit", 200, "--epochs", 2, "--width", 8, "--device", "cuda")
 DIGITS = ("digits", "--limit", 200)
@@ -70,6 +67,11 @@ COMMANDS: dict[str, tuple[tuple[object, ...], ...]] = {
             ),
         ),
     ),
+    "compare": (
+        ("attack", "DIR/m.safetensors", *DIGITS, "--device", "cuda", "--epsilon", "l2:0.5", "--out", "DIR/audit-2"),
+        ("compare", "DIR/audit-2", "DIR/audit-2"),
+    ),
+    "check": (("check", "digits", "--limit", 200, "--out", "DIR/check.csv"),),
     "features": (("features", "DIR/m.safetensors", *DIGITS, "--device", "cuda", "--out", "DIR/features.csv"),),
     "transfer": (("transfer", "DIR/m.safetensors", *DIGITS, "--epochs", 1, "--device", "cuda", "--out", "DIR/transfer.csv"),),
     "explain": (("explain", "DIR/run"), ("explain", "DIR/m.safetensors", *DIGITS, "--out", "DIR/explain.csv")),
@@ -85,6 +87,8 @@ def test_no_command_is_missing() -> None:
     assert {command.callback.__name__ for command in cli.app.registered_commands if command.callback} == COMMANDS.keys()
 
 
+@needs_gpu
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "number"), [(name, i) for name, calls in COMMANDS.items() for i in range(len(calls))])
 def test_command(command: str, number: int, folder: Path) -> None:
     _check(*(str(word).replace("DIR", str(folder)) if isinstance(word, str) else word for word in COMMANDS[command][number]))
@@ -94,6 +98,8 @@ def test_command(command: str, number: int, folder: Path) -> None:
 DETERMINISTIC = ("fgsm", "pgd", "apgd targeted", "targeted pgd", "rank-targeted pgd", "clean logits")
 
 
+@needs_gpu
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_find_the_same_as_on_a_cpu(name: str, robust: Model, digits: data.Splits) -> None:
     part = data.balanced_subset(digits.train, 60)
@@ -110,11 +116,15 @@ def test_attacks_find_the_same_as_on_a_cpu(name: str, robust: Model, digits: dat
             assert np.abs(one - other).mean() < 0.01
 
 
+@needs_gpu
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_calls(name: str, robust: Model, digits: data.Splits) -> None:
     CALLS[name](copy.deepcopy(robust), data.balanced_subset(digits.train, 60), "cuda")
 
 
+@needs_gpu
+@pytest.mark.slow
 def test_figures_are_those_of_a_cpu(robust: Model, digits: data.Splits) -> None:
     threat_models = [NormBall("l2", 0.375), NormBall("l2", 0.75)]
     on_gpu, on_cpu = (
@@ -123,6 +133,8 @@ def test_figures_are_those_of_a_cpu(robust: Model, digits: data.Splits) -> None:
     assert all(abs(one.correct - other.correct) <= 2 for one, other in zip(on_gpu, on_cpu, strict=True))
 
 
+@needs_gpu
+@pytest.mark.slow
 def test_float32_is_not_rounded_where_it_counts(robust: Model, digits: data.Splits) -> None:
     """TF32 would be off by about 1e-3."""
     images, model = digits.test.pixels(slice(0, 100)), copy.deepcopy(robust).to("cuda")

@@ -1,7 +1,8 @@
 """What every page says at its end of the run: what it was made with, and links to its files and to the runs beside it."""
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ class About:
         The resolved configuration of a study or of file scores.
     stages : dict
         Seconds by stage.
+    devices : dict
+        Stages by device, where they were done on more than one.
     tables : dict
         By the name of the table, its files: CSV, and parquet where there is one.
     datasets, models : list of str
@@ -53,6 +56,7 @@ class About:
     seeds: tuple[int, ...]
     settings: dict[str, Json]
     stages: dict[str, float]
+    devices: dict[str, int]
     tables: dict[str, list[str]]
     datasets: list[str]
     models: list[str]
@@ -74,6 +78,7 @@ def about(run: RunFolder) -> About:
         seeds=_seeds(run),
         settings=_settings(run),
         stages={stage: float(mark.get("seconds", 0)) for stage, mark in run.metadata["stages"].items()},
+        devices=found if len(found := stages_by_device(run.metadata["stages"])) > 1 else {},
         tables=_tables(run.folder),
         datasets=_listed(run.folder, "datasets", directories=True),
         models=[name for name in _listed(run.folder, "models") if name.endswith(WEIGHTS)],
@@ -82,6 +87,24 @@ def about(run: RunFolder) -> About:
         runs=neighbors(run.folder),
         citation=bibtex(metadata.notbugs, metadata.commit, metadata.commit_date),
     )
+
+
+def stages_by_device(stages: Mapping[str, Mapping[str, Json]]) -> dict[str, int]:
+    """How many stages were done on each device and version of PyTorch, most first; older runs record none.
+
+    Parameters
+    ----------
+    stages : mapping
+        Of run.json.
+
+    Examples
+    --------
+    >>> gpu = {"device": "cuda", "machine": "NVIDIA H200", "torch": "2.11.0"}
+    >>> stages_by_device({"seed0/standard": gpu, "seed0/adversarial": gpu, "data-check": {}})
+    {'NVIDIA H200, cuda, torch 2.11.0': 2}
+    """
+    known = [mark for mark in stages.values() if "device" in mark]
+    return dict(Counter(f"{mark['machine']}, {mark['device']}, torch {mark['torch']}" for mark in known).most_common())
 
 
 def _settings(run: RunFolder) -> dict[str, Json]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from notbugs import data, datacheck, metrics, models
+from notbugs import data, datacheck, metrics, models, precision
 from notbugs.atomic import StrPath
 from notbugs.attacks.own import attack_name
 from notbugs.data import Dataset, Splits
@@ -202,6 +202,10 @@ def run_analyses(
         raise InputError("stage", "must be one of " + ", ".join(ANALYSES), ", ".join(unknown))
     record = RunFolder.read(folder)
     config, command = config_of_run(record), record.study().command
+    if (device := precision.first_available((config.device, "cpu"))) != config.device:
+        text = f"{folder} was made on {config.device}, which is not here: this is done on {device}"
+        warnings.warn(text, NotbugsWarning, stacklevel=2)
+        config = replace(config, device=device)
     asked = StudyConfig(config.dataset)
     return run(
         config,
@@ -347,14 +351,18 @@ def _adopt_evaluations(record: RunFolder, graph: Graph) -> None:
 def _check_nothing_vanished(record: RunFolder, config: ResolvedConfig, graph: Graph, todo: Sequence[StageId]) -> None:
     """Raises InputError where what a finished stage wrote is needed and not there any more; warns of what is not needed."""
     needed = {need for stage_id in todo for need in graph[stage_id].needs}
+    gone: list[Path] = []
     for stage_id in graph:
         if not record.done(str(stage_id)) or (stage_id.name == GIVEN and config.model is not None):
             continue
         if path := missing(config, record.folder, stage_id.seed, stage_id.kind, stage_id.name):
             if stage_id in needed:
                 raise vanished(path)
-            # nothing is refused: the rest is done, and the exit code is 0
-            warnings.warn(f"{path} is missing, which nothing that is left to do needs", NotbugsWarning, stacklevel=2)
+            gone.append(path)
+    if gone:  # nothing is refused: the rest is done, and the exit code is 0
+        what = str(gone[0]) if len(gone) == 1 else f"{len(gone)} files of finished stages, {gone[0]} among them,"
+        text = f"{what} {'is' if len(gone) == 1 else 'are'} missing, which nothing that is left to do needs"
+        warnings.warn(text, NotbugsWarning, stacklevel=2)
 
 
 def _all_done(record: RunFolder, graph: Graph) -> bool:

@@ -1,5 +1,6 @@
 """Analyses of one small study of digits: their tables agree with the stored models, and they are resumed like any stage."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from scipy import stats as scipy_stats
 from study.conftest import ANALYZED_STUDY, COMMAND, AnalyzedStudy, only, resolved
 
 from notbugs import data, metrics, models, report
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.report.findings import analyses as findings
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
@@ -221,6 +222,15 @@ def test_the_same_seed_gives_the_same_tables_in_any_order(analyzed: AnalyzedStud
     assert events[0] == "seed0/fourier 0.00" and events[-1] == "seed0/saliency 1.00"
     pipeline.run(ANALYZED_STUDY, study, only=("standard",), workers=1, command=COMMAND)  # the study is resumed as before
     assert RunFolder.read(study).rows(FourierRow) == analyzed.run.rows(FourierRow)
+
+
+@pytest.mark.slow
+def test_a_study_made_on_a_gpu_is_analyzed_where_there_is_none(study: Path, analyzed: AnalyzedStudy) -> None:
+    record = json.loads((study / "run.json").read_text())
+    (study / "run.json").write_text(json.dumps({**record, "device": "cuda:7"}))
+    with pytest.warns(NotbugsWarning, match="was made on cuda:7, which is not here: this is done on cpu"):
+        run = pipeline.run_analyses(study, ("fourier",), workers=1)
+    assert run.rows(FourierRow) == analyzed.run.rows(FourierRow)
 
 
 @pytest.mark.slow

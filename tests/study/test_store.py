@@ -77,8 +77,16 @@ def test_what_vanished_is_named_before_any_work_and_said_where_nothing_needs_it(
         pipeline._check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
     with pytest.warns(NotbugsWarning, match=r"standard\.safetensors is missing, which nothing that is left to do needs$"):
         pipeline._check_nothing_vanished(run, config, graph, [])
+    row = TrainingRow(model="adversarial", seed=0, epoch=1, loss=1.0, accuracy=0.5, learning_rate=0.1, seconds=1.0)
+    run.record_stage("seed0/adversarial", 1.0, [row])
+    with pytest.warns(NotbugsWarning) as warned:  # one line for all of them
+        pipeline._check_nothing_vanished(run, config, graph, [])
+    assert len(warned) == 1
+    assert str(warned[0].message).startswith("2 files of finished stages, ")
+    assert str(warned[0].message).endswith(" among them, are missing, which nothing that is left to do needs")
     model.parent.mkdir()
     model.touch()
+    (model.parent / "adversarial.safetensors").touch()
     pipeline._check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
 
 
