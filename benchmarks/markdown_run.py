@@ -117,9 +117,11 @@ def _accuracy(results: StudyResults) -> Iterator[str]:
 
 
 def _findings(results: StudyResults) -> Iterator[str]:
-    lines = [
-        [finding.question, f"{finding.status[:1].upper()}{finding.status[1:]}. {finding.text}"] for finding in findings(results)
-    ]
+    """The status as the report has it: not supported is inconclusive where the CI includes more than a small difference."""
+    lines = []
+    for finding in findings(results):
+        status = "inconclusive" if finding.answer == "unclear" else finding.status
+        lines.append([finding.question, f"{status[:1].upper()}{status[1:]}. {finding.text}"])
     if lines:
         yield table(("question", "result"), lines)
 

@@ -104,9 +104,13 @@ def _compared(
     if len(exceeded) == len(controls):
         return Finding(question, "supported", f"{text} The result exceeds each control.", effect=least)
     left = [entry for entry in controls if entry not in exceeded]
-    names = ", ".join("what remains without those images" if entry is filtered else _control(entry) for entry in left)
-    status: Status = "partly supported" if exceeded else "not supported"
-    return Finding(question, status, f"{text} Not measurably exceeded, so it may explain the result: {names}.")
+    if filtered and filtered in left:
+        than = "chance level" if filtered.above_chance.ci_low <= 0 else "its control"
+        words = f"Without the images that look like their new label, accuracy is not measurably above {than}"
+        text += f" {words}: they may explain the result."
+    if names := ", ".join(_control(entry) for entry in left if entry is not filtered):
+        text += f" Not measurably exceeded, so it may explain the result: {names}."
+    return Finding(question, "partly supported" if exceeded else "not supported", text)
 
 
 def _is_filtered(entry: ExcessOverControl, set: str) -> bool:
@@ -215,7 +219,7 @@ def _accuracy_and_transfer(results: StudyResults) -> Finding | None:
         return Finding(question, "supported", text)
     if whole.ci_high < 0:
         return Finding(question, "not supported", f"{text} That is the opposite of the paper's finding.")
-    return Finding(question, "not supported", f"{text} The CI includes 0: so few architectures cannot support it.")
+    return Finding(question, "inconclusive", f"{text} The CI includes 0: so few architectures cannot decide it.")
 
 
 def _robust_sources(results: StudyResults) -> Finding | None:
