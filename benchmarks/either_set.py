@@ -17,7 +17,6 @@ Stopped at any moment, the same command goes on with the seeds that are missing.
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harness import ResultsFile, Row, argument_parser, measure, recorded_arguments, resolve_device  # the file beside this one
@@ -103,7 +102,7 @@ def starts(labels: "Tensor", seed: int, *, same_class: bool) -> "Tensor":
     import torch
 
     generator, index = torch.Generator().manual_seed(seed), torch.arange(len(labels))
-    groups = [(labels == label).nonzero().squeeze(1) for label in labels.unique()] if same_class else [index]
+    groups = [(labels == label).nonzero().squeeze(1) for label in set(labels.tolist())] if same_class else [index]
     found = index.clone()
     for group in groups:
         order = group[torch.randperm(len(group), generator=generator)]

@@ -51,8 +51,8 @@ RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 RUNS = sorted((BENCHMARKS / "results" / "studies").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
-    "allocator", "attacks", "autoattack", "cifar10", "cluster_faults", "data", "either_set", "estimate", "explorer", "faults", "files",
-    "imagenet_plan", "inversion",
+    "allocator", "attacks", "autoattack", "cifar10", "cluster_faults", "data", "either_set", "estimate", "explorer", "faults",
+    "files", "imagenet_plan", "inversion",
     "large_sets", "markdown_tables", "peers", "reference_library", "robust_data", "scaling", "study_results", "transfer_networks",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
