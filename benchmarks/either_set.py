@@ -49,7 +49,10 @@ def main() -> None:
     options = parser().parse_args()
     import torch
 
+    from notbugs.allocator import keep_freed_memory
+
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     results = ResultsFile(options.out, device=resolve_device(options.device))
     measure(results, PART, _measured(options, results), recorded_arguments(options))
 
