@@ -3,7 +3,7 @@
 A stage is a function (config, folder, seed, report_progress) -> rows for the tables. `ANALYSES` lists them with what they need.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from notbugs.runs.tables.analyses import (
 )
 from notbugs.runs.tables.row import Row
 from notbugs.stats import mean_interval
-from notbugs.study.catalog import ANALYZED_MODELS, MAIN_MODELS
+from notbugs.study.catalog import ANALYZED_MODELS, MAIN_MODELS, STRONG_MODELS, trained_on
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.pictures import gradient_as_gray, save_saliency_pictures, sheet
 from notbugs.study.store import has_model, load_model
@@ -41,6 +41,7 @@ COMPARED = (
     ("trained-on-nonrobust", "standard"),
     ("adversarial", "trained-on-robust"),
     ("trained-on-robust", "trained-on-nonrobust"),
+    *((trained_on("robust-strong"), other) for other in ("standard", trained_on("robust"), trained_on("correct-only"))),
 )
 MEASURES = ("alignment", "chance_alignment", "low_frequency_energy", "deletion", "chance_deletion", "deletion_gain")
 COMPARED_MEASURES = ("alignment", "low_frequency_energy", "deletion_gain")
@@ -57,13 +58,14 @@ def saliency(config: ResolvedConfig, folder: Path, seed: int, attempt: Attempt) 
     means = metrics.class_means(splits.train)
     rows: list[Row] = []
     results: dict[tuple[str, str], metrics.Saliency] = {}
-    for number, name in enumerate(ANALYZED_MODELS):
+    names = (*ANALYZED_MODELS, *_there(config, folder, seed, STRONG_MODELS))
+    for number, name in enumerate(names):
         model = load_model(config, folder, seed, name)
         for method in metrics.METHODS:
             result = metrics.saliency(model, images, means, method=method, seed=seed, device=config.device)
             results[name, method] = result
             rows += saliency_rows(result, model=name, method=method, seed=seed)
-        attempt("", (number + 1) / len(ANALYZED_MODELS), name)
+        attempt("", (number + 1) / len(names), name)
     rows += _saliency_differences(results, seed)
     if seed == config.seed:
         gradients = {name: results[name, "gradient"].gradients for name in ANALYZED_MODELS}
@@ -85,7 +87,7 @@ def saliency_rows(result: metrics.Saliency, *, model: str, method: str, seed: in
 
 def _saliency_differences(results: dict[tuple[str, str], metrics.Saliency], seed: int) -> list[SaliencyDifferenceRow]:
     rows = []
-    for name, other in COMPARED:
+    for name, other in _compared({name for name, _ in results}):
         for method in metrics.METHODS:
             for measure in COMPARED_MEASURES:
                 difference = getattr(results[name, method], measure) - getattr(results[other, method], measure)
@@ -155,7 +157,10 @@ def classifier_saliency(model: nn.Module, splits: Splits, *, seed: int = 0, devi
 
 def corruptions(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[Row]:
     """Accuracy of each model under common corruptions, and the differences between models."""
-    images, names = data.balanced_subset(load(config, seed).test, CORRUPTION_IMAGES), _trained_models(config, folder, seed)
+    images, names = (
+        data.balanced_subset(load(config, seed).test, CORRUPTION_IMAGES),
+        _there(config, folder, seed, (*MAIN_MODELS, *STRONG_MODELS)),
+    )
     rows: list[Row] = []
     results: dict[str, metrics.CorruptionResult] = {}
     for number, name in enumerate(names):
@@ -163,7 +168,7 @@ def corruptions(config: ResolvedConfig, folder: Path, seed: int, report_progress
         results[name] = metrics.corruption_accuracy(model, images, seed=seed, device=config.device)
         rows += [CorruptionRow(model=name, seed=seed, **row._asdict()) for row in results[name].accuracies]
         report_progress("", (number + 1) / len(names), name)
-    for name, other in COMPARED:
+    for name, other in _compared(results):
         for kind, shares in results[name].correct_shares.items():
             difference = mean_interval(shares - results[other].correct_shares[kind])._asdict()
             rows.append(CorruptionDifferenceRow(model=name, other_model=other, corruption=kind, seed=seed, **difference))
@@ -172,7 +177,10 @@ def corruptions(config: ResolvedConfig, folder: Path, seed: int, report_progress
 
 def fourier(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[FourierRow]:
     """Error rate of each model with one Fourier basis vector added to every image."""
-    images, names = data.balanced_subset(load(config, seed).test, FOURIER_IMAGES), _trained_models(config, folder, seed)
+    images, names = (
+        data.balanced_subset(load(config, seed).test, FOURIER_IMAGES),
+        _there(config, folder, seed, (*MAIN_MODELS, *STRONG_MODELS)),
+    )
     rows = []
     for number, name in enumerate(names):
         model = models.fuse_batchnorm(load_model(config, folder, seed, name), images.pixels(slice(0, 2)), config.device)
@@ -182,9 +190,14 @@ def fourier(config: ResolvedConfig, folder: Path, seed: int, report_progress: Pr
     return rows
 
 
-def _trained_models(config: ResolvedConfig, folder: Path, seed: int) -> list[str]:
-    """The models of the quick study that are there."""
-    return [name for name in MAIN_MODELS if has_model(config, folder, seed, name)]
+def _there(config: ResolvedConfig, folder: Path, seed: int, names: Sequence[str]) -> list[str]:
+    """Those of the models that are there."""
+    return [name for name in names if has_model(config, folder, seed, name)]
+
+
+def _compared(names: Container[str]) -> list[tuple[str, str]]:
+    """The pairs that are compared, of models that are there."""
+    return [(name, other) for name, other in COMPARED if name in names and other in names]
 
 
 # ---- tangent kernel --------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from notbugs.study.catalog import (
     REPLICATION_DATASETS,
     SECOND_SOURCE,
     STRONG_DATASETS,
+    STRONG_MODELS,
     Role,
     dataset_of,
     trained_on,
@@ -277,7 +278,8 @@ def _analysis_stages(config: ResolvedConfig, seed: int) -> Graph:
     for name, analysis in ANALYSES.items():
         # the synthetic data differ by seed: there each seed has all analyses
         if not analysis.once or seed == config.seed or config.dataset == SYNTHETIC:
-            graph |= _task(seed, name, analysis.work, models=analysis.models)
+            strong = STRONG_MODELS if config.robust_strong and analysis.models else ()
+            graph |= _task(seed, name, analysis.work, models=(*analysis.models, *strong))
     return graph
 
 

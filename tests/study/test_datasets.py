@@ -16,11 +16,12 @@ from notbugs.predict import logits
 from notbugs.report.use import use
 from notbugs.review import sample
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.analyses import SaliencyDifferenceRow, SaliencyRow
 from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
 from notbugs.runs.tables.transferability import PerturbationLeakageRow
 from notbugs.search import NormBall
 from notbugs.study import datasets, pipeline, store
-from notbugs.study.catalog import DATASETS, trained_on
+from notbugs.study.catalog import ANALYZED_MODELS, DATASETS, trained_on
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.datasets import is_trainable, synthetic_truth
 from notbugs.study.epsilon import NeighborDistances
@@ -141,6 +142,10 @@ def test_the_stronger_d_r_is_added_to_a_study_that_is_there(digits: data.Splits,
     assert "eight versions" in (run.folder / "datasets" / "robust-strong" / "README.md").read_text()
     again = pipeline.run(config, tmp_path / "run", only=("adversarial",), workers=1)
     assert again.study().robust_strong, "it stays part of the study"
+    analyzed = pipeline.run_analyses(tmp_path / "run", ("saliency",), workers=1)
+    assert {row.model for row in analyzed.rows(SaliencyRow)} == {*ANALYZED_MODELS, *stages[:2]}
+    compared = {row.other_model for row in analyzed.rows(SaliencyDifferenceRow) if row.model == stages[0]}
+    assert compared == {"standard", trained_on("robust"), stages[1]}
 
 
 @pytest.mark.slow

@@ -74,6 +74,13 @@ def test_the_stronger_d_r_is_added_to_any_study() -> None:
     assert quick < strong and strong - quick == {f"seed0/{name}" for name in {"adversarial-2", *stages}}
 
 
+def test_analyses_need_the_models_of_the_stronger_d_r_where_it_is() -> None:
+    for asked in (False, True):
+        graph = study_graph(resolved(StudyConfig("digits", seeds=1, robust_strong=asked)), analyses=True)
+        needs = {str(need) for stage_id, stage in graph.items() if stage_id.name == "saliency" for need in stage.needs}
+        assert ("seed0/trained-on-robust-strong" in needs) == ("seed0/trained-on-correct-only" in needs) == asked
+
+
 def test_every_model_is_evaluated_and_nothing_is_constructed_after_an_evaluation_alone() -> None:
     """Constructions need weights alone, and stages that others wait for come first."""
     graph = study_graph(resolved(StudyConfig("digits", seeds=1)))
