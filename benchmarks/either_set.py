@@ -10,7 +10,7 @@ the same class  another image of the same class: what stays speaks for the label
 
 With each of them both sets are made and a classifier is trained on each, as in a study. Measured for each seed: accuracy of both
 classifiers on 1,000 images of either set, and how often they predict the class of the starting image, of the images whose start
-has another class; on the test images clean accuracy and robust accuracy.
+has another class; on 300 test images clean accuracy and robust accuracy.
 
 Stopped at any moment, the same command goes on with the seeds that are missing.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PART = "either-set"
 STARTS = ("another image", "the same class")
 SOURCES = {"D_R": "adversarial", "D_NR": "standard"}  # of each set
-IMAGES = 1000  # of either set
+IMAGES, ATTACKED = 1000, 300  # of either set, and test images
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,16 +67,17 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
     asked = StudyConfig(options.dataset, device=results.device, **settings)
     config, dataset = resolve(asked, load(asked)), Path(options.dataset).stem
     for seed in range(options.seeds):
-        if any(not results.has(dataset=dataset, start=start, seed=seed) for start in STARTS):
-            yield from [{"dataset": dataset, "seed": seed, **row} for row in measured(config, seed)]
+        if not results.has(dataset=dataset, seed=seed, start=STARTS[-1], model="D_NR", set="test"):  # the last row of a seed
+            results.drop(dataset=dataset, seed=seed)
+            yield from ({"dataset": dataset, "seed": seed, **row} for row in measured(config, seed))
 
 
 def measured(config: "ResolvedConfig", seed: int) -> Iterator[Row]:
     """The rows of one seed."""
-    from notbugs import metrics
+    from notbugs import data, metrics
     from notbugs.study.config import load
 
-    train, test = load(config, seed).train, load(config, seed).test
+    train, test = load(config, seed).train, data.balanced_subset(load(config, seed).test, ATTACKED)
     sources = {name: trained(config, source, train, seed) for name, source in SOURCES.items()}
     for start in STARTS:
         index = starts(train.labels, seed, same_class=start == STARTS[1])
