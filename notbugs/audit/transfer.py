@@ -1,5 +1,6 @@
 """Transferability of one model's adversarial examples to other networks and to non-neural classifiers."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,7 +14,7 @@ from notbugs.audit.config import AuditConfig
 from notbugs.audit.images import test_part
 from notbugs.audit.threats import threat_models
 from notbugs.data import Dataset
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.metrics import transfer
 from notbugs.models import sklearn_learners
 from notbugs.runs.attempts import done_there, no_run_folder
@@ -23,6 +24,7 @@ from notbugs.runs.tables.transferability import TransferRow
 from notbugs.search import NormBall
 from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MODELS
 from notbugs.study.classifiers import train_classifier
+from notbugs.study.comparisons import learner_images
 from notbugs.study.config import ResolvedConfig, StudyConfig, load
 from notbugs.study.resolve import resolve
 
@@ -82,6 +84,7 @@ def run_transfer(
         bf16 = False if config.device == "cpu" else None  # rates must not depend on the processor
         study = StudyConfig(**asdict(config.data), seed=seed, epochs=epochs, bf16=bf16, device=config.device)
         resolved = resolve(study, load(study))
+        _say_fitted_to_fewer(load(resolved).train, targets)
         report_progress(EXAMPLES, 0.0, "")
         examples = transfer.make_examples(source, part, threat_model, seed=seed, device=config.device)
         report_progress(EXAMPLES, 1.0, "")
@@ -102,6 +105,13 @@ def run_transfer(
         for name in jobs
         for rate in rates[name]
     ]
+
+
+def _say_fitted_to_fewer(train: Dataset, targets: Sequence[str]) -> None:
+    fitted = learner_images(train.shape, len(train))
+    if fitted < len(train) and {*targets} & {*LEARNERS}:
+        text = f"non-neural classifiers are fitted to {fitted:,} of {len(train):,} training images: more take hours and gigabytes"
+        warnings.warn(text, NotbugsWarning, stacklevel=2)
 
 
 def _threat_model(config: AuditConfig) -> NormBall:
@@ -143,5 +153,6 @@ def _target(config: AuditConfig, study: ResolvedConfig, name: str, report_progre
         named: Progress = lambda _, share, words: report_progress(name, share, words)  # noqa: E731
         return train_classifier(study, train, MODELS[name], seed=study.seed, report_progress=named).model
     if name in LEARNERS:
-        return sklearn_learners.fit_learner(name, train, seed=study.seed)
+        part = data.balanced_subset(train, learner_images(train.shape, len(train)))
+        return sklearn_learners.fit_learner(name, part, seed=study.seed)
     return load_classifier(config, name).model

@@ -1,5 +1,8 @@
 """What a study compares: each result with its controls, the sources and targets of transferred examples. Imports no torch."""
 
+import math
+from collections.abc import Sequence
+
 from notbugs.study.catalog import (
     ARCHITECTURES,
     DATASETS,
@@ -24,6 +27,22 @@ TARGET_TITLES = {
     "adversarial": "the adversarially trained model",
     **LEARNERS,
 }
+
+
+LEARNER_VALUES = (
+    2**28
+)  # pixels times images that a non-neural classifier is fitted to: 1 GB, and boosted trees take about an hour
+
+
+def learner_images(shape: Sequence[int], count: int) -> int:
+    """How many of `count` training images of this shape a non-neural classifier is fitted to.
+
+    Examples
+    --------
+    >>> learner_images((3, 32, 32), 50_000), learner_images((3, 224, 224), 50_000)
+    (50000, 1783)
+    """
+    return min(count, max(1, LEARNER_VALUES // max(1, math.prod(shape))))
 
 
 def starts_from_standard(name: str) -> bool:

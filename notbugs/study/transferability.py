@@ -15,7 +15,7 @@ from notbugs.runs.attempts import Attempt
 from notbugs.runs.engine import Progress
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.transferability import TransferRow
-from notbugs.study.comparisons import TRANSFER_TARGETS, starts_from_standard
+from notbugs.study.comparisons import TRANSFER_TARGETS, learner_images, starts_from_standard
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import examples_path, load_model
 
@@ -61,9 +61,11 @@ def transfer_to_networks(
 def transfer_to_learner(
     config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress, *, learner: str
 ) -> list[TransferRow]:
-    """The examples of the standard model on one non-neural classifier, fitted to the training images."""
-    fitted = sklearn_learners.fit_learner(learner, load(config, seed).train, seed=seed)
-    report_progress("", 0.6, "fitted")
+    """The examples of the standard model on one non-neural classifier, fitted to as many training images as are feasible."""
+    train = load(config, seed).train
+    part = data.balanced_subset(train, learner_images(train.shape, len(train)))
+    fitted = sklearn_learners.fit_learner(learner, part, seed=seed)
+    report_progress("", 0.6, "fitted" if len(part) == len(train) else f"fitted to {len(part):,} of {len(train):,} images")
     examples = load_examples(config, folder, seed, LEARNER_SOURCE)
     rates = transfer.transfer_rates(examples, test_images(config, seed), fitted)
     return _rows(config, seed, LEARNER_SOURCE, learner, rates)

@@ -15,11 +15,12 @@ from notbugs.audit.transfer import run_transfer
 from notbugs.data import DataConfig, loaded
 from notbugs.data import images as data_images
 from notbugs.decoding.headers import EncodedImage, ImageFacts
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.metrics import PERTURBATIONS, make_examples, transfer_rates
 from notbugs.models import sklearn_learners
 from notbugs.runs.scheduler import Job
 from notbugs.search import NormBall
+from notbugs.study import comparisons
 
 DIGITS = DataConfig("digits")
 
@@ -83,6 +84,15 @@ def test_workers_find_an_index_of_image_files(
     monkeypatch.setattr(transfer_module, "run_graph", run_graph)
     config = replace(saved, data=DataConfig(str(tmp_path / "set")), images=20)
     assert len(run_transfer(config, ["logistic-regression"])) == 3
+
+
+@pytest.mark.slow
+def test_that_a_learner_is_fitted_to_fewer_images_is_said(saved: AuditConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparisons, "LEARNER_VALUES", 64 * 100)
+    config = replace(saved, threats=("linf:0.05",), images=50)
+    said = r"^non-neural classifiers are fitted to 100 of 1,347 training images: more take hours and gigabytes$"
+    with pytest.warns(NotbugsWarning, match=said):
+        run_transfer(config, ["nearest-neighbors"], workers=1)
 
 
 @pytest.mark.slow

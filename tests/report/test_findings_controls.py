@@ -33,6 +33,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import SetRow
 from notbugs.runs.tables.transferability import ControlRow, TransferRow
 from notbugs.stats import wilson_interval
+from notbugs.study import comparisons
 from notbugs.study.catalog import ARCHITECTURES, EPSILON_TEXTS, LEARNERS
 from notbugs.study.comparisons import ALTERNATIVE_EXPLANATIONS, CONTROLS_OF, TRANSFER_SOURCES, control_short
 
@@ -157,6 +158,14 @@ def test_d_rand_with_labels_that_are_right_by_chance(
 
 
 # ---- transferability ---------------------------------------------------------------------------------------------------------
+
+
+def test_that_learners_were_fitted_to_fewer_images_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = full_study(tmp_path, 1)
+    assert "fitted" not in find(results, NON_NEURAL).text
+    monkeypatch.setattr(comparisons, "LEARNER_VALUES", 64 * 30)
+    said = " They were fitted to 30 of the 90 training images: more take hours and gigabytes."
+    assert find(results, NON_NEURAL).text.endswith(said) and said not in find(results, OTHERS).text
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -7,11 +7,13 @@ import pytest
 import torch
 from study.conftest import FULL_STUDY, only, resolved
 
+from notbugs import data
+from notbugs.models import sklearn_learners
 from notbugs.predict import predict
 from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.transferability import TransferRow
-from notbugs.study import controls, store, transferability
+from notbugs.study import comparisons, controls, store, transferability
 from notbugs.study.catalog import LEARNERS
 from notbugs.study.comparisons import TRANSFER_SOURCES, TRANSFER_TARGETS
 from notbugs.study.config import load
@@ -33,6 +35,26 @@ def test_every_pair_of_models_and_every_learner_is_measured(full_run: RunFolder)
     pairs = {(row.source, row.target) for row in full_run.rows(TransferRow)}
     networks = {(source, target) for source in TRANSFER_SOURCES for target in TRANSFER_TARGETS if source != target}
     assert pairs == networks | {("standard", name) for name in LEARNERS}
+
+
+def test_learners_of_large_sets_are_fitted_to_as_many_images_as_are_feasible(
+    full_run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted: list[int] = []
+    fit = sklearn_learners.fit_learner
+
+    def watched(name: str, dataset: data.Dataset, *, seed: int) -> object:
+        fitted.append(len(dataset))
+        return fit(name, dataset, seed=seed)
+
+    words: list[str] = []
+    monkeypatch.setattr(sklearn_learners, "fit_learner", watched)
+    monkeypatch.setattr(comparisons, "LEARNER_VALUES", 64 * 50)
+    config = resolved(FULL_STUDY)
+    transferability.transfer_to_learner(
+        config, full_run.folder, 0, lambda stage, share, said: words.append(said), learner="nearest-neighbors"
+    )
+    assert fitted == [50] and words == [f"fitted to 50 of {len(load(config).train)} images"]
 
 
 def test_examples_stay_within_epsilon_and_shuffled_ones_keep_the_norm(full_run: RunFolder) -> None:

@@ -11,7 +11,13 @@ from notbugs.report.results import CLEAN, StudyResults
 from notbugs.runs.tables.study import SetRow
 from notbugs.stats import student_interval
 from notbugs.study.catalog import ARCHITECTURES, DATASETS, EPSILON_TEXTS, LEARNERS, MODELS, OWN_MODELS, trained_on
-from notbugs.study.comparisons import ALTERNATIVE_EXPLANATIONS, CONTROLS_OF, TRANSFER_SOURCES, control_short
+from notbugs.study.comparisons import (
+    ALTERNATIVE_EXPLANATIONS,
+    CONTROLS_OF,
+    TRANSFER_SOURCES,
+    control_short,
+    learner_images,
+)
 
 LESS_REACHED = 0.75  # of the share of the controlled set: a control of the user's own that reaches fewer new labels
 SAME_SIZE = 0.05  # mean L2 norms that differ by this share at most are called the same
@@ -161,6 +167,9 @@ def _transfer(results: StudyResults, titles: Mapping[str, str], who: str) -> Fin
         f"{percent(max(random.mean for _, random in known.values()))}.{mistakes} Counted are images that both models classify "
         "correctly without a perturbation."
     )
+    data = results.metadata.data
+    if titles is LEARNERS and data.train and (fitted := learner_images(data.shape, data.train)) < data.train:
+        text += f" They were fitted to {fitted:,} of the {data.train:,} training images: more take hours and gigabytes."
     beyond = [name for name, (rate, random) in known.items() if rate.ci_low > random.ci_high]
     status: Status = "supported" if len(beyond) == len(known) else "partly supported" if beyond else "not supported"
     return Finding(f"Do adversarial examples transfer to {who}?", status, text)
