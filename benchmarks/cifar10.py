@@ -59,7 +59,10 @@ def main() -> None:
     import torch
     from study_benchmark import Benchmark
 
+    from notbugs.allocator import keep_freed_memory
+
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the command line
     limit = TimeLimit(options.minutes)
     benchmark = Benchmark.of_study(options, limit)
     results = ResultsFile(options.out, device=benchmark.config.device)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +19,9 @@ from notbugs.data import Dataset
 
 Precisions = dict[str, dict[str, Any]]  # name -> bf16 and compile
 
-TRAINING_BATCHES = 4  # of an epoch
-ATTACK_STEPS, INVERT_STEPS = 10, 40
+BATCHES = 2  # of a set, and of an epoch
+ROUNDS = 3
+ATTACK_STEPS, RELABEL_STEPS, INVERT_STEPS = 10, (10, 20), 40  # 20 and 40 are those of a study
 
 
 class _Setup(NamedTuple):
@@ -35,18 +37,28 @@ class _Setup(NamedTuple):
     matmul: float
 
 
+class _Bare(NamedTuple):
+    """Passes that cannot be avoided: the work, and on how many images it is."""
+
+    work: Callable[[], Any]
+    images: int
+
+
+class _Timed(NamedTuple):
+    """Seconds of the fastest round, and the time of bare passes relative to that of the work."""
+
+    seconds: float
+    relative: float
+
+
 def floor(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
     """Bare passes, then each kind of work in passes of the same kind; operations from torch's own counter."""
     setup = _prepare(benchmark)
     precisions: Precisions = {"float32": {"bf16": False}, "bfloat16": {"bf16": True}}
     if benchmark.options.compile:
         precisions["compiled, bfloat16"] = {"bf16": True, "compile": True}
-    bare = _bare_input_gradient(setup)
-    yield bare
-    if benchmark.config.bf16:
-        yield _bare_input_gradient(setup, bare["passes_per_second"])
-    yield from _searches(benchmark, setup, precisions, bare)
-    yield from _trainings(benchmark, setup, precisions, bare["passes_per_second"])
+    yield from _searches(benchmark, setup, precisions)
+    yield from _trainings(benchmark, setup, precisions)
     yield {"work": "matrix product, bare", "gflops_per_second": setup.matmul / 1e9, "threads": torch.get_num_threads()}
 
 
@@ -54,7 +66,7 @@ def _prepare(benchmark: Benchmark) -> _Setup:
     device = benchmark.config.device
     dataset = benchmark.splits().train
     batch_size = precision.default_batch_size(device, dataset.shape)
-    dataset = dataset.select(torch.arange(min(TRAINING_BATCHES * batch_size, len(dataset))))
+    dataset = dataset.select(torch.arange(min(BATCHES * batch_size, len(dataset))))
     model = benchmark.untrained("floor", 0)
     fused = models.fuse_batchnorm(model, dataset.pixels(slice(0, 2)), device)
     batch = dataset.select(torch.arange(min(batch_size, len(dataset))))
@@ -66,17 +78,13 @@ def _prepare(benchmark: Benchmark) -> _Setup:
     return _Setup(device, model, fused, dataset, batch, images, labels, matmul)
 
 
-def _row(setup: _Setup, work: str, passes: float, n: int, seconds: float, bare: float | None, operations: int) -> Row:
-    """passes: per image; bare: bare passes per second; operations: of one pass of one image."""
-    rate = passes * n / seconds
-    return {
-        "work": work,
-        "passes_per_second": rate,
-        "relative_to_bare": rate / bare if bare else 1.0,
-        "gflops_per_second": rate * operations / 1e9,
-        "relative_to_matmul": rate * operations / setup.matmul,
-        "threads": torch.get_num_threads(),
-    }
+def _row(setup: _Setup, work: str, passes: float, timed: _Timed, operations: int) -> Row:
+    """passes: of all images in the work; operations: of one pass of one image, 0 if there are several kinds."""
+    rate = passes / timed.seconds
+    row = {"work": work, "passes_per_second": rate, "relative_to_bare": timed.relative, "threads": torch.get_num_threads()}
+    if operations:
+        row |= {"gflops_per_second": rate * operations / 1e9, "relative_to_matmul": rate * operations / setup.matmul}
+    return row
 
 
 # ---- searches: forward and input-backward passes ---------------------------------------------------------------------------
@@ -89,36 +97,30 @@ def _input_operations(setup: _Setup) -> int:
     return int(counter.get_total_flops())
 
 
-def _bare_input_gradient(setup: _Setup, float32: float | None = None) -> Row:
-    """float32: bare passes per second; with it, the passes are in bfloat16."""
-    seconds = _seconds(lambda: _input_gradient(setup, bf16=float32 is not None), setup.device)
-    work = "forward and input-backward, bare" + ("" if float32 is None else ", bfloat16")
-    return _row(setup, work, 1, len(setup.batch), seconds, float32, _input_operations(setup))
-
-
-def _searches(benchmark: Benchmark, setup: _Setup, precisions: Precisions, bare: Row) -> Iterator[Row]:
-    """PGD, relabeling, and inversion."""
+def _searches(benchmark: Benchmark, setup: _Setup, precisions: Precisions) -> Iterator[Row]:
+    """PGD on a batch; relabeling and inversion of a set, with all that they do once for a set or an image."""
     threat_model, device = benchmark.config.threat_model, setup.device
-    n, rate, operations = len(setup.batch), bare["passes_per_second"], _input_operations(setup)
+    n, operations = len(setup.train), _input_operations(setup)
+    bare = _Bare(partial(_input_gradient, setup, bf16=False), len(setup.batch))
+
+    def row(work: str, done: Callable[[], Any], passes: int) -> Row:
+        return _row(setup, work, passes, _timed(done, passes, bare, device), operations)
+
+    yield row("forward and input-backward, bare", bare.work, len(setup.batch))
+    if benchmark.config.bf16:
+        in_bfloat16 = partial(_input_gradient, setup, bf16=True)
+        yield row("forward and input-backward, bare, bfloat16", in_bfloat16, len(setup.batch))
     with models.frozen(setup.fused):
         attack = partial(attacks.pgd, setup.fused, setup.images, setup.labels, threat_model=threat_model, steps=ATTACK_STEPS)
-        seconds = _seconds(attack, device)
-    yield _row(setup, f"attack, {ATTACK_STEPS} steps", ATTACK_STEPS, n, seconds, rate, operations)
-    targets = construct.next_labels(setup.batch.labels, len(setup.batch.classes))
+        yield row(f"attack, {ATTACK_STEPS} steps", attack, ATTACK_STEPS * len(setup.batch))
+    targets = construct.next_labels(setup.train.labels, len(setup.train.classes))
     for name, settings in precisions.items():
-        relabel = partial(
-            construct.relabel,
-            *(setup.model, setup.batch, targets),
-            threat_model=threat_model,
-            steps=ATTACK_STEPS,
-            device=device,
-            **settings,
-        )
-        work = f"relabeling, {ATTACK_STEPS} steps, {name}"
-        yield _row(setup, work, ATTACK_STEPS, n, _seconds(relabel, device), rate, operations)
-        invert = partial(construct.invert_features, setup.model, setup.batch, steps=INVERT_STEPS, device=device, **settings)
+        for steps in RELABEL_STEPS:
+            made = partial(construct.relabel, setup.model, setup.train, targets, threat_model=threat_model, steps=steps)
+            yield row(f"relabeling, {steps} steps, {name}", partial(made, device=device, **settings), steps * n)
+        made = partial(construct.invert_features, setup.model, setup.train, steps=INVERT_STEPS)
         work = f"D_R or D_NR, {INVERT_STEPS} steps with preparation, {name}"
-        yield _row(setup, work, INVERT_STEPS, n, _seconds(invert, device), rate, operations)
+        yield row(work, partial(made, device=device, **settings), INVERT_STEPS * n)
 
 
 def _input_gradient(setup: _Setup, *, bf16: bool) -> Tensor:
@@ -131,30 +133,29 @@ def _input_gradient(setup: _Setup, *, bf16: bool) -> Tensor:
 # ---- training: forward and backward passes ---------------------------------------------------------------------------------
 
 
-def _trainings(benchmark: Benchmark, setup: _Setup, precisions: Precisions, input_rate: float) -> Iterator[Row]:
-    """Standard and adversarial training; input_rate: bare input-backward passes per second, of which the attack is made."""
+def _trainings(benchmark: Benchmark, setup: _Setup, precisions: Precisions) -> Iterator[Row]:
+    """Bare adversarial training is a bare input gradient for each step, then one of the weights."""
     model = benchmark.untrained("floor", 0).to(setup.device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     with FlopCounterMode(display=False) as counter:
         F.cross_entropy(model(setup.images[:2]), setup.labels[:2]).backward()  # type: ignore[no-untyped-call]
     operations = counter.get_total_flops() // 2
-    seconds = _seconds(lambda: _weight_gradient(model, setup.images, setup.labels), setup.device)
-    bare = _row(setup, "forward and backward, bare", 1, len(setup.batch), seconds, None, operations)
-    yield bare
-    steps = benchmark.config.adversarial_steps
+    steps, n = benchmark.config.adversarial_steps, len(setup.batch)
     attack = partial(attacks.pgd, threat_model=benchmark.config.threat_model, steps=steps, loss="cross_entropy")
-    least = len(setup.train) * (steps / input_rate + 1 / bare["passes_per_second"])
-    epoch = partial(_epoch, setup, model, benchmark.config.batch_size)
+
+    def bare_adversarial() -> None:
+        for _ in range(steps):
+            _input_gradient(setup, bf16=False)
+        _weight_gradient(model, setup.images, setup.labels)
+
+    bare = _Bare(partial(_weight_gradient, model, setup.images, setup.labels), n)
+    yield _row(setup, "forward and backward, bare", n, _timed(bare.work, n, bare, setup.device), operations)
+    epoch, count = partial(_epoch, setup, model, benchmark.config.batch_size), len(setup.train)
     for name, settings in precisions.items():
-        seconds = _seconds(partial(epoch, train.cross_entropy, settings), setup.device, 3)
-        work = f"standard training, augmented, {name}"
-        yield _row(setup, work, 1, len(setup.train), seconds, bare["passes_per_second"], operations)
-        seconds = _seconds(partial(epoch, train.adversarial_loss(attack), settings), setup.device, 3)
-        yield {
-            "work": f"adversarial training, {steps} steps, {name}",
-            "passes_per_second": len(setup.train) / seconds,
-            "relative_to_bare": least / seconds,
-            "threads": torch.get_num_threads(),
-        }
+        timed = _timed(partial(epoch, train.cross_entropy, settings), count, bare, setup.device)
+        yield _row(setup, f"standard training, augmented, {name}", count, timed, operations)
+        adversarial = partial(epoch, train.adversarial_loss(attack), settings)
+        timed = _timed(adversarial, count, _Bare(bare_adversarial, n), setup.device)
+        yield _row(setup, f"adversarial training, {steps} steps, {name}", count, timed, 0)
 
 
 def _epoch(setup: _Setup, model: nn.Module, batch_size: int, loss: train.Loss, settings: dict[str, Any]) -> None:
@@ -176,13 +177,29 @@ def _weight_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
 
 
-def _seconds(work: Callable[[], Any], device: str, rounds: int = 5) -> float:
+def _timed(work: Callable[[], Any], passes: int, bare: _Bare, device: str) -> _Timed:
+    """Work and bare passes in turn: the median of the ratios is that of one state of a busy machine; after one to warm up."""
+    _clocked(bare.work, device), _clocked(work, device)
+    ratios, spent = [], []
+    for _ in range(ROUNDS):
+        before = _clocked(bare.work, device)
+        spent.append(_clocked(work, device))
+        floor = (before + _clocked(bare.work, device)) / 2 * passes / bare.images
+        ratios.append(floor / spent[-1])
+    return _Timed(min(spent), median(ratios))
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
     """The shortest of several rounds, after one to warm up."""
-    spent = []
-    for _ in range(rounds + 1):
-        started = time.perf_counter()
-        work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        spent.append(time.perf_counter() - started)
-    return min(spent[1:])
+    return min([_clocked(work, device) for _ in range(ROUNDS + 1)][1:])
+
+
+def _clocked(work: Callable[[], Any], device: str) -> float:
+    """Seconds: on a CPU its time, of all threads, which others do not lengthen."""
+    on_gpu = device.startswith("cuda")
+    clock = time.perf_counter if on_gpu else time.process_time
+    started = clock()
+    work()
+    if on_gpu:
+        torch.cuda.synchronize()
+    return clock() - started

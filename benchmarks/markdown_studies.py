@@ -244,6 +244,24 @@ def _correlations(rows: Rows, *, every: bool) -> Iterator[list[str]]:
     yield cells(f"{title}, given clean accuracy", partial, n, given=1)
 
 
+def _either_set(rows: Rows) -> Iterator[str]:
+    """Means over seeds, with Student's interval."""
+    columns = (
+        *("dataset", "start", "trained on", "seeds", "accuracy on D_R, %", "accuracy on D_NR, %"),
+        *("on the other set: predicted as the start's class, %", *(f"{name}, %" for name in ACCURACY_HEADERS)),
+    )
+    lines = []
+    for key in dict.fromkeys((row["dataset"], row["start"], row["model"]) for row in rows):
+        own = {name: [row for row in rows if (row["dataset"], row["start"], row["model"], row["set"]) == (*key, name)]
+               for name in ("D_R", "D_NR", "test")}  # fmt: skip
+        other = "D_NR" if key[2] == "D_R" else "D_R"
+        of_start = [row["start_class_share"] for row in own[other] if "start_class_share" in row]
+        on_sets = [spread([row["accuracy"] for row in own[name]]) for name in ("D_R", "D_NR")]
+        on_test = [spread([row[name] for row in own["test"]]) for name in ACCURACIES]
+        lines.append([*key, str(len(own["test"])), *on_sets, spread(of_start) if of_start else "–", *on_test])
+    yield table(columns, lines)
+
+
 STUDY_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "total": _total,
     "study": _study,
@@ -257,4 +275,5 @@ STUDY_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "wrong-label-evidence": _wrong_label_evidence,
     "wrong-label-training": _wrong_label_training,
     "transfer-networks": _transfer_networks,
+    "either-set": _either_set,
 }

@@ -76,6 +76,7 @@ def measured(config: "ResolvedConfig", options: argparse.Namespace, network: str
     import torch
 
     from notbugs import metrics
+    from notbugs.allocator import keep_freed_memory
     from notbugs.metrics import transfer
     from notbugs.runs.scheduler import ignore_progress
     from notbugs.study import classifiers, store, transferability
@@ -83,6 +84,7 @@ def measured(config: "ResolvedConfig", options: argparse.Namespace, network: str
     from notbugs.study.config import load
 
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     config, splits = replace(config, network=network, width=width), load(config, seed)
 
     def trained(name: str, dataset: "Dataset") -> "Model":

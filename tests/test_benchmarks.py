@@ -51,8 +51,8 @@ RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 RUNS = sorted((BENCHMARKS / "results" / "studies").glob("*.json"))
 VALIDATOR = jsonschema.Draft202012Validator(json.loads((BENCHMARKS / "schema.json").read_text()))
 COMMANDS = (
-    "allocator", "attacks", "autoattack", "cifar10", "cluster_faults", "data", "estimate", "explorer", "faults", "files",
-    "imagenet_plan", "inversion",
+    "allocator", "attacks", "autoattack", "cifar10", "cluster_faults", "data", "either_set", "estimate", "explorer", "faults",
+    "files", "imagenet_plan", "inversion",
     "large_sets", "markdown_tables", "peers", "reference_library", "robust_data", "scaling", "study_results", "transfer_networks",
 )  # fmt: skip
 # Documents whose tables are printed from these files and parts of them (none: all), row by row
@@ -312,6 +312,14 @@ def test_wrong_labels_are_ranked_and_permuted_among_the_wrong_classes(load: Load
     other = module.permuted_wrong(labels, truth, generator)
     assert not (other == truth).any() and other.bincount().tolist() == labels.bincount().tolist()
     assert 0.05 < (other == labels).float().mean() < 0.5  # as often as by chance
+
+
+def test_starting_images_are_others_each_once_and_of_the_same_class_where_asked(load: Load) -> None:
+    labels = torch.randint(5, (60,), generator=torch.Generator().manual_seed(0))
+    for same_class in (False, True):
+        found = load("either_set").starts(labels, 3, same_class=same_class)
+        assert found.sort().values.tolist() == list(range(60)) and not (found == torch.arange(60)).any()
+        assert bool((labels[found] == labels).all()) == same_class
 
 
 def test_a_run_prints_the_same_from_its_folder_and_from_its_file(load: Load, tmp_path: Path) -> None:

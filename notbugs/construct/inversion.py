@@ -25,7 +25,7 @@ def invert_features(
     model: Model | Sequence[Model],
     dataset: Dataset,
     *,
-    start: str = "image",
+    start: str | Tensor = "image",
     steps: int = 60,
     rule: search.UpdateRule | None = None,
     versions: int = 1,
@@ -47,8 +47,9 @@ def invert_features(
         Several: the versions of an image have the features of each in turn.
     dataset : Dataset
         N images, whose features are wanted.
-    start : {"image", "noise"}
-        Start from another image of the data set, drawn at random, each used once; or from uniform noise.
+    start : {"image", "noise"} or Tensor, int64, (versions * N,)
+        Start from another image of the data set, drawn at random, each used once; from uniform noise; or from the images with
+        these indices.
     steps : int
         Pixels may change by any amount in [0, 1].
     rule : UpdateRule, optional
@@ -73,7 +74,8 @@ def invert_features(
     Raises
     ------
     InputError
-        For another start, fewer versions than models, or versions whose file names are taken.
+        For another start, an index that is not of the data set, fewer versions than models, or versions whose file names are
+        taken.
 
     References
     ----------
@@ -88,21 +90,22 @@ def invert_features(
     >>> after < before
     True
     """
-    if start not in ("image", "noise"):
-        raise InputError("start", "must be image or noise", repr(start))
     if versions < 1:
         raise InputError("versions", "must be 1 or more", versions)
+    _check_start(start, len(dataset), versions)
     if isinstance(model, Sequence):
         if not 1 <= len(model) <= versions:
             raise InputError("model", "must be one model, or at most as many as versions", len(model))
         one = partial(
-            invert_features, start=start, steps=steps, rule=rule, bf16=bf16, compile=compile, batch_size=batch_size,
+            invert_features, steps=steps, rule=rule, bf16=bf16, compile=compile, batch_size=batch_size,
             device=device, progress=progress,
         )  # fmt: skip
-        return _joined([one(model[k % len(model)], dataset, seed=seed + k) for k in range(versions)], dataset)
+        starts = [start] * versions if isinstance(start, str) else start.chunk(versions)
+        return _joined([one(model[k % len(model)], dataset, start=starts[k], seed=seed + k) for k in range(versions)], dataset)
     pixel_range = NormBall("l2", torch.inf)
     generator = torch.Generator().manual_seed(seed)
-    other = torch.cat([_random_cycle(len(dataset), generator) for _ in range(versions)])
+    given, from_noise = (start, False) if isinstance(start, Tensor) else (None, start == "noise")
+    other = torch.cat([_random_cycle(len(dataset), generator) for _ in range(versions)]) if given is None else given.cpu()
     exact = frozen_copy(model, device) if compile else fuse_batchnorm(model, dataset.pixels(slice(0, 2)), device)
     fast = precision.fast_forward(exact.features, device, bf16=bf16, compile=compile)
     metric = whitened_metric(exact.features, dataset.pixels(other[:METRIC_IMAGES]).to(device)) if rule is None else None
@@ -112,7 +115,7 @@ def invert_features(
         with torch.no_grad():
             wanted = exact.features(images)
         # around the start, not the image: the search falls back on the center, and must never fall back on the solution
-        first = dataset.pixels(other[index]).to(device) if start == "image" else _noise(images, index, seed)
+        first = _noise(images, index, seed) if from_noise else dataset.pixels(other[index]).to(device)
         objective = objectives.feature_matching(fast, wanted, metric)
         stored = to_8bit(search.maximize(objective, first, pixel_range, steps=steps, rule=rule).images)
         with torch.no_grad():
@@ -127,6 +130,17 @@ def invert_features(
     )
     stats = ConstructionStats(n=len(several), steps=steps, feature_error=error.mean().item(), **summarized(norms)._asdict())
     return Constructed(dataset.versions(stored, versions), stats)
+
+
+def _check_start(start: str | Tensor, count: int, versions: int) -> None:
+    if isinstance(start, str):
+        if start not in ("image", "noise"):
+            raise InputError("start", "must be image, noise, or an index of images", repr(start))
+    elif start.shape != (count * versions,) or start.dtype != torch.int64:
+        got = f"{tuple(start.shape)} of {start.dtype}"
+        raise InputError("start", f"must have an index (int64) for each of {count * versions:,} images", got)
+    elif count and not 0 <= int(start.min()) <= int(start.max()) < count:
+        raise InputError("start", f"must have indices from 0 to {count - 1:,}", f"{int(start.min())} to {int(start.max())}")
 
 
 def _noise(images: Tensor, index: Tensor, seed: int) -> Tensor:

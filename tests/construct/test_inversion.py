@@ -32,6 +32,28 @@ def test_norms_are_the_same_whatever_is_computed_at_a_time(part: Dataset, monkey
     assert perturbation_norms(part, images) == expected and max(sizes) == 7  # large images: few at a time
 
 
+def test_the_start_can_be_chosen_for_each_image(standard: models.Model, robust: models.Model, part: Dataset) -> None:
+    chosen = torch.arange(2 * len(part)).flip(0) % len(part)
+    made = construct.invert_features(standard, part, start=chosen, steps=0, versions=2, batch_size=20).dataset
+    assert torch.equal(made.images[:], part.images[:][chosen])
+    several = construct.invert_features([standard, robust], part, start=chosen, steps=0, versions=2).dataset
+    assert torch.equal(several.images[:], made.images[:])
+
+
+@pytest.mark.parametrize(
+    ("start", "got"),
+    [
+        (torch.arange(3), r"start: must have an index \(int64\) for each of 50 images, got \(3,\) of torch.int64"),
+        (torch.arange(50).float(), r"start: must have an index \(int64\) for each of 50 images, got \(50,\) of torch.float32"),
+        (torch.arange(50) + 1, r"start: must have indices from 0 to 49, got 1 to 50"),
+        (torch.arange(50) - 1, r"start: must have indices from 0 to 49, got -1 to 48"),
+    ],
+)
+def test_an_index_of_starts_must_fit(start: torch.Tensor, got: str, standard: models.Model, part: Dataset) -> None:
+    with pytest.raises(InputError, match=f"^{got}$"):
+        construct.invert_features(standard, part.select(slice(0, 50)), start=start)
+
+
 def test_the_start_can_be_noise(standard: models.Model, part: Dataset) -> None:
     starts = construct.invert_features(standard, part, start="noise", steps=0, batch_size=50).dataset.images[:]
     assert stats.kstest((starts.flatten() + torch.rand(starts.numel())) / 256, "uniform").pvalue > 0.001
@@ -171,5 +193,5 @@ def test_versions_with_the_name_of_another_file_are_rejected(standard: models.Mo
 
 
 def test_an_unknown_start_is_rejected(standard: models.Model, part: Dataset) -> None:
-    with pytest.raises(InputError, match=r"^start: must be image or noise, got 'zeros'$"):
+    with pytest.raises(InputError, match=r"^start: must be image, noise, or an index of images, got 'zeros'$"):
         construct.invert_features(standard, part, start="zeros")
