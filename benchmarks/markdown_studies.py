@@ -1,12 +1,19 @@
-"""Tables of cifar10.py and autoattack.py for markdown_tables.py."""
+"""Tables of cifar10.py, autoattack.py, robust_data.py, wrong_labels.py and transfer_networks.py for markdown_tables.py."""
 
 from collections.abc import Callable, Iterator, Sequence
+from math import sqrt
 
 from harness import Row
 from markdown_format import figure, interval, spread, table
 
+from notbugs.report.format import minus
+from notbugs.stats import correlation, correlation_interval
+
 Rows = Sequence[Row]
+SOURCE_FAMILY = "resnet9"  # of the model whose adversarial examples are transferred, transfer_networks.py
+FEWEST_NETWORKS = 6  # of a correlation
 LONGEST_STAGES = 15
+PAIR = ("accuracy", "transfer_rate")  # of figure 3
 ACCURACIES = ("clean_accuracy", "robust_accuracy_half_epsilon", "robust_accuracy")
 ACCURACY_HEADERS = ("clean accuracy", "robust accuracy at ε / 2", "robust accuracy at ε")
 
@@ -179,6 +186,64 @@ def _wrong_label_training(rows: Rows) -> Iterator[str]:
     yield table(("trained on", "n", "seeds", "test accuracy, %"), lines)
 
 
+def _transfer_networks(rows: Rows) -> Iterator[str]:
+    """Every network of the first seed; correlations over them; the further seeds."""
+    seeds = sorted({row["seed"] for row in rows})
+    by_seed = {seed: sorted((row for row in rows if row["seed"] == seed), key=_by_family) for seed in seeds}
+    lines = [
+        [
+            *(row["network"], str(row["width"]), interval(row["accuracy"], row["ci_low"], row["ci_high"])),
+            *(f"{100 * row[name]:.1f}" for name in ("clean_accuracy", "transfer_rate")),
+        ]
+        for row in by_seed[seeds[0]]
+    ]
+    yield table(("family", "width", "accuracy after D_det, %", "clean accuracy, %", "transfer rate, %"), lines)
+    lines = []
+    for seed, own in by_seed.items():
+        if len(own) >= FEWEST_NETWORKS:
+            lines += [[str(seed), *cells] for cells in _correlations(own, every=seed == seeds[0])]
+    yield table(("seed", "correlation of", "points", "Pearson's r [95 % CI]"), lines)
+    several = [key for key in map(_by_family, by_seed[seeds[0]]) if sum(_by_family(row) == key for row in rows) > 1]
+    accuracies = [{_by_family(row): row for row in by_seed[seed]} for seed in seeds]
+    lines = [
+        [*map(str, key), *("" if key not in own else f"{100 * own[key][name]:.1f}" for name in PAIR for own in accuracies)]
+        for key in several
+    ]
+    if lines:
+        titles = [f"{title}, seed {seed}" for title in ("accuracy after D_det, %", "transfer rate, %") for seed in seeds]
+        yield table(("family", "width", *titles), lines)
+
+
+def _by_family(row: Row) -> tuple[str, int]:
+    return row["network"], row["width"]
+
+
+def _correlations(rows: Rows, *, every: bool) -> Iterator[list[str]]:
+    """What is correlated, over how many points, and the correlation with its CI."""
+
+    def pearson(x: str, y: str, rows: Rows) -> float:
+        return correlation([row[x] for row in rows], [row[y] for row in rows])
+
+    def cells(title: str, found: float, points: int, given: int = 0) -> list[str]:
+        low, high = correlation_interval(found, points - given)
+        return [title, str(points), minus(f"{found:z.2f} [{low:z.2f}, {high:z.2f}]")]
+
+    title, n = "accuracy after D_det and transfer rate", len(rows)
+    yield cells(title, pearson(*PAIR, rows), n)
+    if not every:
+        return
+    others = [row for row in rows if row["network"] != SOURCE_FAMILY]
+    yield cells(f"{title}, without {SOURCE_FAMILY}", pearson(*PAIR, others), len(others))
+    families = [[row for row in rows if row["network"] == name] for name in dict.fromkeys(row["network"] for row in rows)]
+    means = [{name: sum(row[name] for row in own) / len(own) for name in PAIR} for own in families]
+    yield cells(f"{title}, means of the families", pearson(*PAIR, means), len(means))
+    x, y = (pearson("clean_accuracy", name, rows) for name in PAIR)
+    yield cells("clean accuracy and accuracy after D_det", x, n)
+    yield cells("clean accuracy and transfer rate", y, n)
+    partial = (pearson(*PAIR, rows) - x * y) / sqrt((1 - x**2) * (1 - y**2))
+    yield cells(f"{title}, given clean accuracy", partial, n, given=1)
+
+
 def _either_set(rows: Rows) -> Iterator[str]:
     """Means over seeds, with Student's interval."""
     columns = (
@@ -209,5 +274,6 @@ STUDY_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "seconds": _seconds,
     "wrong-label-evidence": _wrong_label_evidence,
     "wrong-label-training": _wrong_label_training,
+    "transfer-networks": _transfer_networks,
     "either-set": _either_set,
 }

@@ -50,7 +50,7 @@ def packed(folder: Path, *, unfinished: bool = False) -> Content:
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     if not run.get("finished") and not unfinished:
         raise SystemExit(f"{folder}: must be finished, or given with --unfinished")
-    kept = {name: value for name, value in run.items() if name not in LEFT_OUT}
+    kept = {name: _without_folder(value) for name, value in run.items() if name not in LEFT_OUT}
     kept["devices"] = stages_by_device(run["stages"])
     kept["command"] = PATH.sub(lambda found: f"{found[1]}runs/" if found[1] else "", kept["command"])
     tables: Content = {}
@@ -63,6 +63,13 @@ def packed(folder: Path, *, unfinished: bool = False) -> Content:
         rows = [row for row in rows if _is_printed(name, dict(zip(columns, row, strict=True)))]
         tables[name] = {"columns": columns, "rows": [[_number(cell) for cell in row] for row in rows]}
     return {"run": kept, "tables": tables}
+
+
+def _without_folder(value: Any) -> Any:
+    """The name alone of an absolute path; of a dictionary the same for each of its values."""
+    if isinstance(value, dict):
+        return {name: _without_folder(each) for name, each in value.items()}
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _is_printed(table: str, row: dict[str, str]) -> bool:
