@@ -16,6 +16,9 @@ feature-truth `planted` only: category and evidence of features of each kind
 cost          CPU seconds of the scoring over those of the trainings in it
 features      seconds of `notbugs features` on a full-width ResNet-18, 512 features, and the test part; all cores
 
+Halves of equal difficulty (`--stratify`): each class in ten strata by the standard models' margin, the upper half of each by the
+score. Combined scores, which `--scores` and `--stratify` take by name, are in files_candidates.py.
+
 The separation of a score is the robust accuracy of the upper half minus that of the lower half, in percentage points, mean over
 both epsilons and all trainings: `python benchmarks/markdown_tables.py FILE.json` prints it.
 
@@ -47,10 +50,15 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--runs", type=Path, required=True, help="folder of the two scorings")
     found.add_argument("--repeats", type=int, default=3, help="as of `notbugs files`")
     found.add_argument("--scores", nargs="+", default=[], help="train on halves by these only; others can follow")
+    found.add_argument("--stratify", nargs="+", default=[], metavar="SCORE", help="also halves of equal difficulty by these")
+    found.add_argument("--trainings", type=int, default=5, help="of each half")
     found.add_argument("--random", type=int, default=3, help="random halves")
     found.add_argument("--test", type=int, default=10**9, help="test images, evenly spaced")
     found.add_argument("--max-files", type=int, default=0, help="files of `label-errors` and `cost`; 0: all")
     found.add_argument("--relabeled", nargs="+", type=float, default=[0.0, 0.05], help="shares of `label-errors`")
+    found.add_argument("--limit", type=int, help="as of `notbugs files`")
+    found.add_argument("--resize", type=int, help="as of `notbugs files`")
+    found.add_argument("--resize-mode", default="crop", help="as of `notbugs files`")
     found.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
     return found
 

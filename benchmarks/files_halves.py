@@ -8,17 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from files_candidates import CANDIDATES, STRATIFIED, candidates, stratified
 from files_scoring import Benchmark, normalized
 from harness import ResultsFile, Row
 
 import notbugs.train as train
 from notbugs import data, metrics
+from notbugs.errors import InputError
 from notbugs.files import crossfit
 from notbugs.files.config import FilesConfig, crossfit_config, load_splits
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import top_and_bottom
-
-SEEDS = 5
 
 
 class _Training(NamedTuple):
@@ -31,7 +31,7 @@ class _Training(NamedTuple):
 
 
 def halves(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
-    """Five trainings per half; those in the file are not repeated."""
+    """Some trainings per half; those in the file are not repeated."""
     known = {"part": "halves", "dataset": benchmark.name}
     todo = [each for each in _trainings(benchmark) if not results.has(**known, score=each.score, half=each.half, seed=each.seed)]
     with ProcessPoolExecutor(benchmark.options.workers, get_context("spawn")) as pool:
@@ -64,19 +64,31 @@ def train_on_half(config: FilesConfig, indices: list[int], seed: int, test_image
 
 
 def _trainings(benchmark: Benchmark) -> list[_Training]:
-    """Random halves first, then both halves by each score."""
-    dataset, whole = benchmark.splits().train, benchmark.fold_scores(0)
+    """Random halves first, then both halves by each score; seed by seed, so that a benchmark that is stopped has pairs."""
+    dataset, options = benchmark.splits().train, benchmark.options
     labels = [dataset.classes[label] for label in dataset.labels.tolist()]
-    generator, trainings = np.random.default_rng(0), []
-    for number in range(benchmark.options.random):
+    generator, sets = np.random.default_rng(0), []
+    for number in range(options.random):
         upper = top_and_bottom(labels, generator.random(len(labels)).tolist(), 0.5)[0]
-        trainings += [_Training(f"random {number + 1}", "", seed, upper) for seed in range(SEEDS)]
+        sets.append((f"random {number + 1}", "", upper))
+    for name, score in _scores(benchmark).items():
+        sides = zip(("upper", "lower"), top_and_bottom(labels, score.tolist(), 0.5), strict=True)
+        sets += [(name, half, indices) for half, indices in sides]
+    return [_Training(name, half, seed, indices) for seed in range(options.trainings) for name, half, indices in sets]
+
+
+def _scores(benchmark: Benchmark) -> dict[str, np.ndarray]:
+    """The scores that were asked for: published ones, `robustness`, combinations, and the same within strata of difficulty."""
+    options, whole, labels = benchmark.options, benchmark.fold_scores(0), benchmark.splits().train.labels.numpy()
     robustness = np.array([row.robustness for row in benchmark.file_rows(0)])
-    for name, score in {"robustness": robustness, **_other_scores(whole, dataset.labels.numpy())}.items():
-        if not benchmark.options.scores or name in benchmark.options.scores:
-            sides = zip(("upper", "lower"), top_and_bottom(labels, score.tolist(), 0.5), strict=True)
-            trainings += [_Training(name, half, seed, indices) for half, indices in sides for seed in range(SEEDS)]
-    return trainings
+    found = {"robustness": robustness, **_other_scores(whole, labels)}
+    found |= candidates(benchmark, whole, robustness, [*options.scores, *options.stratify])
+    if unknown := {*options.scores, *options.stratify} - found.keys():
+        known = ", ".join(sorted({*found, *CANDIDATES}))
+        raise InputError("--scores, --stratify", f"must be of {known}", ", ".join(sorted(unknown)))
+    difficulty = np.mean([each["standard_margin"] for each in whole], axis=0)
+    tenths = {name + STRATIFIED: stratified(found[name], difficulty, labels) for name in options.stratify}
+    return {**{name: found[name] for name in options.scores or found if name in found}, **tenths}
 
 
 def _other_scores(whole: list[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -38,7 +38,9 @@ class Benchmark:
 
     def config(self, seed: int = 0) -> FilesConfig:
         """The configuration of one scoring."""
-        return FilesConfig(DataConfig(self.options.dataset), seed=seed, folds=FOLDS, repeats=self.options.repeats)
+        options = self.options
+        chosen = DataConfig(options.dataset, limit=options.limit, resize=options.resize, resize_mode=options.resize_mode)
+        return FilesConfig(chosen, seed=seed, folds=FOLDS, repeats=options.repeats)
 
     def splits(self, seed: int = 0) -> data.Splits:
         """The data set; the synthetic one differs by seed."""

@@ -8,8 +8,22 @@ from markdown_format import figure, spread, table
 
 Rows = Sequence[Row]
 ACCURACIES = ("clean_accuracy", "robust_accuracy_half_epsilon", "robust_accuracy")
-DATASET_TITLES = {"cifar8k": "CIFAR-10", "cifar10k": "CIFAR-10", "mnist5k": "MNIST"}
-RANDOM, OWN = "random", "robustness"
+DATASET_TITLES = {
+    "cifar8k": "CIFAR-10",
+    "cifar10k": "CIFAR-10",
+    "mnist5k": "MNIST",
+    "animals": "photographs of cats, dogs and pandas",
+}
+RANDOM, OWN, STEPS = "random", "robustness", "GAIRAT steps"
+PUBLISHED = (
+    "loss",
+    "margin",
+    "dataset cartography confidence",
+    STEPS,
+    "robust margin",
+    "forgetting events",
+    "cleanlab label quality",
+)
 SCORE_TITLES = {OWN: "**robustness** (notbugs)"}
 TEST_TITLES = {
     "files whose shape is another class's": "AUC for finding the {n_positive} of {n:,} files whose shape is another class's",
@@ -65,17 +79,42 @@ def _halves_of(rows: Rows) -> Iterator[str]:
             ends = [spread(values) for values in separations[name]] if first else ["", ""]
             lines.append([SCORE_TITLES.get(name, name), half or _random_halves(own), *cells, *ends])
     yield table(("score", "half", *columns, "relative separation, pp"), lines)
-    if OWN not in separations:
-        return
-    own_separation = separations[OWN]
-    lines = [
-        [name, *own_separation.minus(other)]
-        for name, other in separations.items()
-        if name != OWN and len(other.absolute) == len(own_separation.absolute)
-    ]
-    if lines:
-        yield "Separation by robustness minus separation by another score, training by training:"
-        yield table(("score", "difference in separation, pp", "difference in relative separation, pp"), lines)
+    if separations.keys() - {OWN, *PUBLISHED}:
+        yield from _beside_steps(separations, by_score)
+    elif OWN in separations:
+        own_separation = separations[OWN]
+        lines = [
+            [name, *own_separation.minus(other)]
+            for name, other in separations.items()
+            if name != OWN and len(other.absolute) == len(own_separation.absolute)
+        ]
+        if lines:
+            yield "Separation by robustness minus separation by another score, training by training:"
+            yield table(("score", "difference in separation, pp", "difference in relative separation, pp"), lines)
+
+
+def _beside_steps(separations: dict[str, _Separation], by_score: dict[str, dict[str, list[Row]]]) -> Iterator[str]:
+    """Combined scores and halves of equal difficulty: separation beside GAIRAT steps, clean accuracy beside random halves."""
+    columns = ["score", "separation minus that by GAIRAT steps, pp", "relative separation minus that by GAIRAT steps, pp"]
+    columns += [f"clean accuracy of the {half} half minus random halves, pp" for half in ("upper", "lower")]
+    random = _clean_by_seed(by_score.get(RANDOM, {}).get("", []))
+    lines = []
+    for name, separation in separations.items():
+        differences = separation.minus(separations[STEPS]) if STEPS in separations and name != STEPS else ["", ""]
+        for half in ("upper", "lower"):
+            own = _clean_by_seed(by_score[name][half])
+            differences.append(spread([own[seed] - random[seed] for seed in own]) if random.keys() >= own.keys() else "")
+        lines.append([name, *differences])
+    yield "Training by training, the same seeds:"
+    yield table(columns, lines)
+
+
+def _clean_by_seed(rows: Rows) -> dict[int, float]:
+    """Clean accuracy of each seed, the mean over random halves."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["seed"], []).append(row["clean_accuracy"])
+    return {seed: sum(values) / len(values) for seed, values in found.items()}
 
 
 def _random_halves(rows: Rows) -> str:
