@@ -20,6 +20,8 @@ from notbugs.files.config import FilesConfig, crossfit_config, load_splits
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import top_and_bottom
 
+CLEANLAB = "cleanlab label quality"
+
 
 class _Training(NamedTuple):
     """One training: half is "upper" or "lower", "" for a random half; files: their indices."""
@@ -82,9 +84,11 @@ def _scores(benchmark: Benchmark) -> dict[str, np.ndarray]:
     options, whole, labels = benchmark.options, benchmark.fold_scores(0), benchmark.splits().train.labels.numpy()
     robustness = np.array([row.robustness for row in benchmark.file_rows(0)])
     found = {"robustness": robustness, **_other_scores(whole, labels)}
+    if not options.scores or CLEANLAB in options.scores:
+        found[CLEANLAB] = _label_quality(whole, labels)
     found |= candidates(benchmark, whole, robustness, [*options.scores, *options.stratify])
     if unknown := {*options.scores, *options.stratify} - found.keys():
-        known = ", ".join(sorted({*found, *CANDIDATES}))
+        known = ", ".join(sorted({*found, CLEANLAB, *CANDIDATES}))
         raise InputError("--scores, --stratify", f"must be of {known}", ", ".join(sorted(unknown)))
     difficulty = np.mean([each["standard_margin"] for each in whole], axis=0)
     tenths = {name + STRATIFIED: stratified(found[name], difficulty, labels) for name in options.stratify}
@@ -93,8 +97,6 @@ def _scores(benchmark: Benchmark) -> dict[str, np.ndarray]:
 
 def _other_scores(whole: list[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:
     """Published scores, means over repetitions; files with a high one are kept."""
-    from cleanlab.rank import get_label_quality_scores
-
     mean = {name: np.mean([each[name] for each in whole], axis=0) for name in whole[0]}
     own = np.arange(len(labels)), labels
     return {
@@ -104,5 +106,13 @@ def _other_scores(whole: list[FoldScores], labels: np.ndarray) -> dict[str, np.n
         "forgetting events": -mean["forgetting_events"],
         "GAIRAT steps": mean["robust_pgd_steps_to_misclassify"],
         "robust margin": mean["robust_margin"],
-        "cleanlab label quality": get_label_quality_scores(labels, normalized(mean["standard_probabilities"])),
     }
+
+
+def _label_quality(whole: list[FoldScores], labels: np.ndarray) -> np.ndarray:
+    """By cleanlab, which is not imported where this score is not asked for."""
+    from cleanlab.rank import get_label_quality_scores
+
+    mean = np.mean([each["standard_probabilities"] for each in whole], axis=0)
+    quality: np.ndarray = get_label_quality_scores(labels, normalized(mean))
+    return quality
