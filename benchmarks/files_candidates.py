@@ -9,7 +9,7 @@ from files_scoring import FOLDS, Benchmark
 from torch import Tensor
 
 import notbugs.train as train
-from notbugs import attacks, predict
+from notbugs import attacks, data, predict
 from notbugs.data import Dataset
 from notbugs.files import crossfit
 from notbugs.files.fold_scores import FoldScores, linear_head
@@ -60,6 +60,15 @@ def stratified(score: np.ndarray, difficulty: np.ndarray, labels: np.ndarray) ->
 
 
 def _influence(benchmark: Benchmark) -> np.ndarray:
+    """That of the first repetition; kept beside the scores."""
+    path = benchmark.folder(0) / "influence.npz"
+    if not path.exists():
+        data.save_arrays({INFLUENCE: _crossfitted_influence(benchmark)}, path)
+    found: np.ndarray = data.load_arrays(path)[INFLUENCE]
+    return found
+
+
+def _crossfitted_influence(benchmark: Benchmark) -> np.ndarray:
     """How much a step of the last layer on each file would reduce the loss on the other attacked files of its fold."""
     dataset, config = benchmark.splits().train, benchmark.crossfit_config()
     folds = crossfit.stratified_folds(dataset.labels, FOLDS, crossfit.fold_seed(0, 0))
