@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--limit", type=int, help="as of `notbugs files`")
     found.add_argument("--resize", type=int, help="as of `notbugs files`")
     found.add_argument("--resize-mode", default="crop", help="as of `notbugs files`")
-    found.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once")
+    found.add_argument("--workers", type=int, default=os.cpu_count(), help="folds or trainings at once")
     return found
 
 

@@ -59,7 +59,7 @@ class Benchmark:
         """Scores of all files by cross-fitted models, repetition by repetition; computed if they are missing."""
         config, labels = self.config(seed), self.splits(seed).train.labels
         command = f"notbugs files {self.options.dataset} --seed {seed} --repeats {config.repeats}"
-        files.run(config, self.folder(seed), command=command)
+        files.run(config, self.folder(seed), command=command, workers=self.options.workers)
         whole = []
         for repeat in range(config.repeats):
             folds = crossfit.stratified_folds(labels, FOLDS, crossfit.fold_seed(seed, repeat))
