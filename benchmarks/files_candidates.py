@@ -1,5 +1,6 @@
 """Combined scores of files for the part `halves` of files.py, and halves of equal difficulty."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from notbugs.files import crossfit
 from notbugs.files.fold_scores import FoldScores, linear_head
 from notbugs.files.robustness import class_ranks, finite_means
 from notbugs.models import Model, frozen
+from notbugs.search import AttackResult
 
 STRATA = 10
 STRATIFIED = ", stratified"
@@ -84,7 +86,7 @@ def _crossfitted_influence(benchmark: Benchmark) -> np.ndarray:
     return found
 
 
-def fold_influence(model: Model, files: Dataset, attack: partial) -> Tensor:
+def fold_influence(model: Model, files: Dataset, attack: Callable[..., AttackResult]) -> Tensor:
     """The influence of each file on the attacked others, (n,)."""
     assert linear_head(model, files.pixels(slice(0, 2))) is not None
 
@@ -107,4 +109,5 @@ def fold_influence(model: Model, files: Dataset, attack: partial) -> Tensor:
     )
     total = by_attacked_logits.T @ attacked_features
     itself = (by_logits * by_attacked_logits).sum(1) * (features * attacked_features).sum(1)
-    return ((by_logits @ total) * features).sum(1) - itself
+    influence: Tensor = ((by_logits @ total) * features).sum(1) - itself
+    return influence

@@ -118,7 +118,8 @@ def _clean_by_seed(rows: Rows) -> dict[int, float]:
 
 
 def _random_halves(rows: Rows) -> str:
-    return f"{len({row['score'] for row in rows})} random halves, {len(rows)} trainings"
+    count = len({row["score"] for row in rows})
+    return f"{count} random {'half' if count == 1 else 'halves'}, {len(rows)} trainings"
 
 
 def _separation(sides: dict[str, list[Row]]) -> _Separation | None:
