@@ -86,6 +86,8 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("../scale.md", ["large-sets-split.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("files.md", ["files-cifar10-label-errors.json"], []),
+    ("files.md", ["files-candidates-cifar10.json"], []),
+    ("files.md", ["files-candidates-digits.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("peers.md", ["peers.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
