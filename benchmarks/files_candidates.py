@@ -97,7 +97,7 @@ def fold_influence(model: Model, files: Dataset, attack: Callable[..., AttackRes
         return by_logits, torch.cat([features, torch.ones(len(features), 1)], 1)
 
     own, attacked = [], []
-    for index in torch.arange(len(files)).split(predict.BATCH_SIZE):
+    for index in torch.split(torch.arange(len(files)), predict.BATCH_SIZE):
         images, labels = files.pixels(index), files.labels[index]
         with frozen(model):
             moved = attack(model, images, labels).images
