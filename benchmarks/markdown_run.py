@@ -17,7 +17,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, SaliencyDifferenceRow
 from notbugs.runs.tables.study import AccuracyRow, SetRow
 from notbugs.runs.tables.theory import TheoryRow
-from notbugs.study.catalog import ANALYZED_MODELS, ARCHITECTURES, EPSILON_TEXTS, MODELS
+from notbugs.study.catalog import ANALYZED_MODELS, ARCHITECTURES, EPSILON_TEXTS, MODELS, STRONG_MODELS
 from notbugs.study.comparisons import LEAKAGE_PROBES, TRANSFER_SOURCES, TRANSFER_TARGETS, control_short, probe_name
 
 CONSISTENCY_MODELS = (
@@ -284,7 +284,7 @@ def _analyses(results: StudyResults) -> Iterator[str]:
 
 def _alignment_differences(results: StudyResults) -> Iterator[str]:
     rows = results.rows(SaliencyDifferenceRow)
-    pairs = dict.fromkeys((row.model, row.other_model) for row in rows if row.model in ANALYZED_MODELS)
+    pairs = dict.fromkeys((row.model, row.other_model) for row in rows if row.model in (*ANALYZED_MODELS, *STRONG_MODELS))
     lines = []
     for model, other in pairs:
         found = results.saliency_difference(model, other, "gradient", "alignment")
