@@ -66,10 +66,14 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
     settings = {name: getattr(options, name) for name in ("limit", "width", "epochs")}
     asked = StudyConfig(options.dataset, device=results.device, **settings)
     config, dataset = resolve(asked, load(asked)), Path(options.dataset).stem
+    train = load(config).train
+    if train.labels.bincount(minlength=len(train.classes)).min() < 2:
+        raise SystemExit(f"{options.dataset}: each class must have two training images or more, to start from another one")
+    known = {"dataset": dataset, "files": len(train), "width": config.width, "epochs": config.epochs}
     for seed in range(options.seeds):
-        if not results.has(dataset=dataset, seed=seed, start=STARTS[-1], model="D_NR", set="test"):  # the last row of a seed
-            results.drop(dataset=dataset, seed=seed)
-            yield from ({"dataset": dataset, "seed": seed, **row} for row in measured(config, seed))
+        if not results.has(**known, seed=seed, start=STARTS[-1], model="D_NR", set="test"):  # the last row of a seed
+            results.drop(**known, seed=seed)
+            yield from ({**known, "seed": seed, **row} for row in measured(config, seed))
 
 
 def measured(config: "ResolvedConfig", seed: int) -> Iterator[Row]:

@@ -176,6 +176,20 @@ def first_available(names: Sequence[str]) -> str:
     raise InputError("--device", "must be available on this machine", f"{name} on {socket.gethostname()}", missing)
 
 
+def is_present(device: str) -> bool:
+    """Whether this machine has the device, free or not.
+
+    Examples
+    --------
+    >>> is_present("cpu"), is_present("cuda:99")
+    (True, False)
+    """
+    found = torch.device(device)
+    if found.type == "cuda":
+        return torch.cuda.is_available() and (found.index or 0) < torch.cuda.device_count()
+    return found.type != "mps" or torch.backends.mps.is_available()
+
+
 def supports_bfloat16(device: torch.device | str) -> bool:
     """Whether the device is a GPU with bfloat16 arithmetic (emulation does not count)."""
     return torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -167,7 +167,7 @@ def explain(
 ) -> None:
     """Saliency: alignment and faithfulness of attributions.
 
-    Of four models of a study, or of one classifier.
+    Of the main models of a study, or of one classifier.
     """
     from notbugs.report import tables
 

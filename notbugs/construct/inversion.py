@@ -49,7 +49,7 @@ def invert_features(
         N images, whose features are wanted.
     start : {"image", "noise"} or Tensor, int64, (versions * N,)
         Start from another image of the data set, drawn at random, each used once; from uniform noise; or from the images with
-        these indices.
+        these indices, others than their own: an image that starts from itself would stay as it is.
     steps : int
         Pixels may change by any amount in [0, 1].
     rule : UpdateRule, optional
@@ -141,6 +141,8 @@ def _check_start(start: str | Tensor, count: int, versions: int) -> None:
         raise InputError("start", f"must have an index (int64) for each of {count * versions:,} images", got)
     elif count and not 0 <= int(start.min()) <= int(start.max()) < count:
         raise InputError("start", f"must have indices from 0 to {count - 1:,}", f"{int(start.min())} to {int(start.max())}")
+    elif (own := start == torch.arange(count, device=start.device).repeat(versions)).any():
+        raise InputError("start", "must be another image for each image", f"image {int(own.nonzero()[0]) % count} for itself")
 
 
 def _noise(images: Tensor, index: Tensor, seed: int) -> Tensor:

@@ -28,10 +28,8 @@ TARGET_TITLES = {
     **LEARNERS,
 }
 
-
-LEARNER_VALUES = (
-    2**28
-)  # pixels times images that a non-neural classifier is fitted to: 1 GB, and boosted trees take about an hour
+# Pixels times images that a non-neural classifier is fitted to at most: 1 GB, with which boosted trees take over an hour
+LEARNER_VALUES = 2**28
 
 
 def learner_images(shape: Sequence[int], count: int) -> int:

@@ -42,8 +42,9 @@ WRITE_SECONDS, READ_SECONDS = 6e-4, 2e-4  # of an image file
 STAGE_SECONDS = 0.1  # loading and saving a model
 TASK_SECONDS = 1.5  # of a stage that is no model and no data set, besides
 CURVE_PASSES = 6.5  # per test image, at the further epsilons of the accuracy curve together; mean over the models of `mnist5k`
-# CPU seconds of a non-neural classifier, for each image and pixel value, with 1,000 to 8,000 images of CIFAR-10
-LEARNER_SECONDS = {"boosting": 2e-5, "random-forest": 4e-6, "linear-svm": 2e-6}
+# CPU seconds of a non-neural classifier for each image and pixel value, with 500 to 8,000 images of CIFAR-10; of boosted trees
+# for each class, too, and of a kernel machine for each pair of images
+LEARNER_SECONDS = {"boosting": 2e-6, "random-forest": 4e-6, "linear-svm": 2e-6, "rbf-svm": 6e-10}
 OTHER_LEARNER_SECONDS = 5e-7
 TASK_PASSES = 20.0  # per test image, of a stage that is not foreseen here
 
@@ -176,8 +177,10 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
         )
         seconds = speed.steps(count, steps, batch_size) + count * (read * speed.read + speed.write)
     elif stage.kind == "learner":
-        each = LEARNER_SECONDS.get(stage.name, OTHER_LEARNER_SECONDS)
-        seconds = each * learner_images(splits.train.shape, count) * math.prod(splits.train.shape) + count * speed.read
+        fitted = learner_images(splits.train.shape, count)
+        times = {"boosting": len(splits.train.classes), "rbf-svm": fitted}.get(stage.name, 1)
+        each = LEARNER_SECONDS.get(stage.name, OTHER_LEARNER_SECONDS) * math.prod(splits.train.shape) * times
+        seconds = fitted * (each + speed.read)
     elif stage.name == "accuracy-on-all-datasets":
         each = min(count, CLEAN_IMAGES) * speed.forward
         seconds = TASK_SECONDS + len(MAIN_MODELS) * (1 + len(QUICK)) * each + len(QUICK) * count * READ_SECONDS

@@ -27,12 +27,13 @@ from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.metadata import StudyMetadata, epsilon_text
 from notbugs.runs.runner import Stage, check_same_data, describe_device, run_stages
 from notbugs.runs.scheduler import describe_machine, ignore_progress
+from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, SaliencyRow
 from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.study import single
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import EXTENSIONS
+from notbugs.study.catalog import EXTENSIONS, STRONG_MODELS
 from notbugs.study.config import (
     ADDED,
     ResolvedConfig,
@@ -133,9 +134,11 @@ def run(
         _check_same_code(record, earlier, given)
         resolved = _with_earlier(resolved, earlier, config.bf16)
         _adopt_evaluations(record, study_graph(resolved))
-        settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it
+        analyses = only is not None and {*only} <= {*ANALYSES} and bool(earlier.seeds)
+        # further analyses change no metadata of it
+        settled = earlier.finished and _all_done(record, study_graph(resolved))
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
-        if not settled:
+        if not settled and not analyses:
             options = {**earlier.options, **asked_options(asked or config)}
             metadata = {**_metadata(resolved, splits, given, command), **network_notes}
             record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
@@ -202,10 +205,11 @@ def run_analyses(
         raise InputError("stage", "must be one of " + ", ".join(ANALYSES), ", ".join(unknown))
     record = RunFolder.read(folder)
     config, command = config_of_run(record), record.study().command
-    if (device := precision.first_available((config.device, "cpu"))) != config.device:
-        text = f"{folder} was made on {config.device}, which is not here: this is done on {device}"
+    if not precision.is_present(config.device) and not (engine and engine.device):
+        text = f"{folder} was made on {config.device}, which is not here: this is done on cpu"
         warnings.warn(text, NotbugsWarning, stacklevel=2)
-        config = replace(config, device=device)
+        config = replace(config, device="cpu")
+    _say_made_before_the_stronger(record, config, names)
     asked = StudyConfig(config.dataset)
     return run(
         config,
@@ -217,6 +221,18 @@ def run_analyses(
         engine=engine,
         report_progress=report_progress,
     )
+
+
+def _say_made_before_the_stronger(record: RunFolder, config: StudyConfig, names: Collection[str]) -> None:
+    """Warns of analyses that were done before `--robust-strong` was added: a stage is done once."""
+    tables: dict[str, type[SaliencyRow] | type[CorruptionRow] | type[FourierRow]] = {
+        "saliency": SaliencyRow, "corruptions": CorruptionRow, "fourier": FourierRow
+    }  # fmt: skip
+    for name in names:
+        done = config.robust_strong and name in tables and record.done(f"seed{config.seed}/{name}")
+        if done and not any(row.model in STRONG_MODELS for row in record.rows(tables[name])):
+            text = f"{name} was measured before the stronger D_R was added to {record.folder}: it has no figures of it"
+            warnings.warn(text, NotbugsWarning, stacklevel=3)
 
 
 def train_single(

@@ -33,7 +33,7 @@ def test_norms_are_the_same_whatever_is_computed_at_a_time(part: Dataset, monkey
 
 
 def test_the_start_can_be_chosen_for_each_image(standard: models.Model, robust: models.Model, part: Dataset) -> None:
-    chosen = torch.arange(2 * len(part)).flip(0) % len(part)
+    chosen = torch.cat([torch.arange(len(part)).roll(1), torch.arange(len(part)).roll(2)])
     made = construct.invert_features(standard, part, start=chosen, steps=0, versions=2, batch_size=20).dataset
     assert torch.equal(made.images[:], part.images[:][chosen])
     several = construct.invert_features([standard, robust], part, start=chosen, steps=0, versions=2).dataset
@@ -47,6 +47,10 @@ def test_the_start_can_be_chosen_for_each_image(standard: models.Model, robust: 
         (torch.arange(50).float(), r"start: must have an index \(int64\) for each of 50 images, got \(50,\) of torch.float32"),
         (torch.arange(50) + 1, r"start: must have indices from 0 to 49, got 1 to 50"),
         (torch.arange(50) - 1, r"start: must have indices from 0 to 49, got -1 to 48"),
+        (
+            torch.arange(50).roll(1).index_fill(0, torch.tensor([7]), 7),
+            r"start: must be another image for each image, got image 7 for itself",
+        ),
     ],
 )
 def test_an_index_of_starts_must_fit(start: torch.Tensor, got: str, standard: models.Model, part: Dataset) -> None:

@@ -99,7 +99,7 @@ def test_what_remains_without_already_predicted_images_counts_as_a_control(tmp_p
     results = full_study(tmp_path, seeds, controls=lambda seed: control_rows(accuracies, seed))
     finding = find(results, D_RAND)
     assert finding.status == "partly supported" and f"new label: {100 * mean_share(0.1, seeds):.1f} %" in finding.text
-    assert finding.text.endswith("accuracy is not measurably above chance level: they may explain the result.")
+    assert finding.text.endswith("accuracy is not measurably above chance level: these images may explain the result.")
     assert "so it may explain the result:" not in finding.text
     wanted = ("trained-on-random-labels-filtered", "trained-on-random-labels-shuffled")
     (filtered,) = [entry for entry in results.excesses() if (entry.model, entry.control) == wanted]

@@ -231,6 +231,7 @@ def test_a_study_made_on_a_gpu_is_analyzed_where_there_is_none(study: Path, anal
     with pytest.warns(NotbugsWarning, match="was made on cuda:7, which is not here: this is done on cpu"):
         run = pipeline.run_analyses(study, ("fourier",), workers=1)
     assert run.rows(FourierRow) == analyzed.run.rows(FourierRow)
+    assert run.metadata["device"] == "cuda:7", "the study's own; its stages say where each was done"
 
 
 @pytest.mark.slow

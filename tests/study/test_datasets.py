@@ -1,6 +1,7 @@
 """Constructed data sets as they are stored: what was measured, in the form of the input, with versions and controls."""
 
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +144,9 @@ def test_the_stronger_d_r_is_added_to_a_study_that_is_there(digits: data.Splits,
     again = pipeline.run(config, tmp_path / "run", only=("adversarial",), workers=1)
     assert again.study().robust_strong, "it stays part of the study"
     analyzed = pipeline.run_analyses(tmp_path / "run", ("saliency",), workers=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline.run_analyses(tmp_path / "run", ("saliency",), workers=1)
     assert {row.model for row in analyzed.rows(SaliencyRow)} == {*ANALYZED_MODELS, *stages[:2]}
     compared = {row.other_model for row in analyzed.rows(SaliencyDifferenceRow) if row.model == stages[0]}
     assert compared == {"standard", trained_on("robust"), stages[1]}

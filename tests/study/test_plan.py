@@ -99,7 +99,8 @@ def test_training_and_constructions_cost_images_times_steps() -> None:
     assert seconds("dataset", "next-labels") == pytest.approx(11 * (count * 1e-4 + 1e-2) + written)
     assert seconds("dataset", "random-labels-shuffled") == pytest.approx(written)
     assert seconds("model", "adversarial") == pytest.approx(7 * (count * 1e-3 + 4 * (count * 1e-4 + 2 * 1e-2)))
-    assert seconds("learner", "boosting") == pytest.approx(count * 64 * 2e-5)  # the longest stage of CIFAR-10 on a GPU
+    assert seconds("learner", "boosting") == pytest.approx(10 * count * 64 * 2e-6)  # by class
+    assert seconds("learner", "rbf-svm") == pytest.approx(count**2 * 64 * 6e-10)
     assert seconds("learner", "nearest-neighbors") == pytest.approx(count * 64 * 5e-7)
     attacked = cost._ensemble_seconds(cost.MODELS["adversarial"], config, splits, SPEED)
     assert seconds("evaluation", "adversarial") == pytest.approx(attacked)

@@ -113,7 +113,7 @@ def _compared(
     if filtered and filtered in left:
         than = "chance level" if filtered.above_chance.ci_low <= 0 else "its control"
         words = f"Without the images that look like their new label, accuracy is not measurably above {than}"
-        text += f" {words}: they may explain the result."
+        text += f" {words}: these images may explain the result."
     if names := ", ".join(_control(entry) for entry in left if entry is not filtered):
         text += f" Not measurably exceeded, so it may explain the result: {names}."
     return Finding(question, "partly supported" if exceeded else "not supported", text)

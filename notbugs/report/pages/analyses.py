@@ -11,8 +11,9 @@ from notbugs.report.results import CORRUPTIONS, StudyResults, in_order
 from notbugs.review import answers
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, CorruptionRow, FourierRow, NTKFeatureRow, SaliencyPictureRow
 from notbugs.runs.tables.review import ReviewAnswerRow
-from notbugs.study.catalog import ANALYZED_MODELS
+from notbugs.study.catalog import ANALYZED_MODELS, trained_on
 
+SHOWN_MODELS = (*ANALYZED_MODELS, trained_on("robust-strong"))  # in charts: one color is left
 SEVERITIES = range(6)  # 0: clean
 
 Limits = list[float]  # lowest, highest
@@ -58,8 +59,9 @@ def _saliency_pictures(results: StudyResults) -> dict[str, tuple[str, dict[str, 
 
 def _corruption_differences(results: StudyResults) -> dict[str, dict[str, Estimate | None]]:
     """Corruption -> model -> its accuracy minus that of the standard model, mean over severities."""
-    kinds = in_order(CORRUPTIONS, (row.corruption for row in results.rows(CorruptionDifferenceRow)))
-    models = [name for name in ANALYZED_MODELS if name != "standard"]
+    rows = results.rows(CorruptionDifferenceRow)
+    kinds = in_order(CORRUPTIONS, (row.corruption for row in rows))
+    models = [name for name in SHOWN_MODELS if name != "standard" and any(row.model == name for row in rows)]
     return {kind: {name: results.corruption_difference(name, kind) for name in models} for kind in kinds}
 
 
@@ -71,7 +73,7 @@ def _corruptions_chart(results: StudyResults) -> dict[str, object]:
     import altair as alt
 
     values = _corruption_values(results)
-    names = [name for name in ANALYZED_MODELS if any(value["model"] == name for value in values)]
+    names = [name for name in SHOWN_MODELS if any(value["model"] == name for value in values)]
     scale = alt.Scale(domain=names, range=[*map(render.model_color, names)])
     base = alt.Chart().encode(
         x=alt.X("severity:Q", axis=alt.Axis(tickCount=6, format="d", grid=False), title="severity"),
@@ -91,7 +93,7 @@ def _corruption_values(results: StudyResults) -> list[dict[str, object]]:
     rows = results.rows(CorruptionRow)
     values: list[dict[str, object]] = []
     for kind in in_order(CORRUPTIONS[1:], (row.corruption for row in rows if row.corruption != "clean")):
-        for model in (name for name in ANALYZED_MODELS if any(row.model == name for row in rows)):
+        for model in (name for name in SHOWN_MODELS if any(row.model == name for row in rows)):
             for severity in SEVERITIES:
                 share = results.corruption_accuracy(model, kind if severity else "clean", severity)
                 if share is not None:
