@@ -84,15 +84,16 @@ def _scores(benchmark: Benchmark) -> dict[str, np.ndarray]:
     options, whole, labels = benchmark.options, benchmark.fold_scores(0), benchmark.splits().train.labels.numpy()
     robustness = np.array([row.robustness for row in benchmark.file_rows(0)])
     found = {"robustness": robustness, **_other_scores(whole, labels)}
-    if not options.scores or CLEANLAB in options.scores:
+    if not options.scores or CLEANLAB in (*options.scores, *options.stratify):
         found[CLEANLAB] = _label_quality(whole, labels)
+    plain = options.scores or [*found]
     found |= candidates(benchmark, whole, robustness, [*options.scores, *options.stratify])
     if unknown := {*options.scores, *options.stratify} - found.keys():
         known = ", ".join(sorted({*found, CLEANLAB, *CANDIDATES}))
         raise InputError("--scores, --stratify", f"must be of {known}", ", ".join(sorted(unknown)))
     difficulty = np.mean([each["standard_margin"] for each in whole], axis=0)
     tenths = {name + STRATIFIED: stratified(found[name], difficulty, labels) for name in options.stratify}
-    return {**{name: found[name] for name in options.scores or found if name in found}, **tenths}
+    return {**{name: found[name] for name in plain}, **tenths}
 
 
 def _other_scores(whole: list[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -58,7 +58,9 @@ class Benchmark:
     def fold_scores(self, seed: int) -> list[FoldScores]:
         """Scores of all files by cross-fitted models, repetition by repetition; computed if they are missing."""
         config, labels = self.config(seed), self.splits(seed).train.labels
-        command = f"notbugs files {self.options.dataset} --seed {seed} --repeats {config.repeats}"
+        read = {name: getattr(self.options, name, None) for name in ("limit", "resize", "resize_mode")}
+        given = "".join(f" --{name.replace('_', '-')} {value}" for name, value in read.items() if value)
+        command = f"notbugs files {self.options.dataset}{given} --seed {seed} --repeats {config.repeats}"
         files.run(config, self.folder(seed), command=command, workers=self.options.workers)
         whole = []
         for repeat in range(config.repeats):

@@ -100,7 +100,9 @@ def _beside_steps(separations: dict[str, _Separation], by_score: dict[str, dict[
     random = _clean_by_seed(by_score.get(RANDOM, {}).get("", []))
     lines = []
     for name, separation in separations.items():
-        differences = separation.minus(separations[STEPS]) if STEPS in separations and name != STEPS else ["", ""]
+        steps = separations.get(STEPS)
+        paired = steps is not None and name != STEPS and len(steps.absolute) == len(separation.absolute)  # else it was stopped
+        differences = separation.minus(steps) if steps is not None and paired else ["", ""]
         for half in ("upper", "lower"):
             own = _clean_by_seed(by_score[name][half])
             differences.append(spread([own[seed] - random[seed] for seed in own]) if random.keys() >= own.keys() else "")

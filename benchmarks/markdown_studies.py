@@ -228,6 +228,7 @@ def _correlations(rows: Rows, *, every: bool) -> Iterator[list[str]]:
         low, high = correlation_interval(found, points - given)
         return [title, str(points), minus(f"{found:z.2f} [{low:z.2f}, {high:z.2f}]")]
 
+    rows = [row for row in rows if row["transfer_rate"] is not None]  # None: no image that both classify correctly
     title, n = "accuracy after D_det and transfer rate", len(rows)
     yield cells(title, pearson(*PAIR, rows), n)
     if not every:

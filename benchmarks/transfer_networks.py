@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from notbugs.study.config import ResolvedConfig
 
 PART = "transfer-networks"
+SOURCE_FAMILY = "resnet9"
 SOURCE, ON_D_DET, ON_ORIGINAL = "standard", "trained-on-next-labels", "reinit-1"  # names in the catalog
 # family: its usual width, and twice that
 NETWORKS = tuple(
@@ -60,6 +61,13 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
 
     asked = study_config.config_of_run(RunFolder.read(options.run))
     config = resolve(replace(asked, device=options.device), study_config.load(asked))
+    if config.network != SOURCE_FAMILY:
+        raise SystemExit(
+            f"{options.run}: must be a study of {SOURCE_FAMILY}, the family that the tables also leave out, got {config.network}"
+        )
+    measured_on = results.parts.get(PART, {}).get("arguments", {}).get("run")
+    if measured_on not in (None, str(options.run)):
+        raise SystemExit(f"{options.out}: has figures of {measured_on}; give another --out for {options.run}")
     missing = [
         (network, width, seed)
         for seed in range(config.seed, config.seed + config.seeds)

@@ -17,6 +17,7 @@ from notbugs.data import Dataset, Splits
 from notbugs.data.images import encode_png
 from notbugs.data.load import SYNTHETIC
 from notbugs.models import fuse_batchnorm
+from notbugs.models.sklearn_learners import boosting_iterations
 from notbugs.predict import BATCH_SIZE
 from notbugs.search import NormBall
 from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, QUICK, ModelSpec, dataset_of
@@ -178,7 +179,8 @@ def stage_seconds(stage: StageId, config: ResolvedConfig, splits: Splits, speed:
         seconds = speed.steps(count, steps, batch_size) + count * (read * speed.read + speed.write)
     elif stage.kind == "learner":
         fitted = learner_images(splits.train.shape, count)
-        times = {"boosting": len(splits.train.classes), "rbf-svm": fitted}.get(stage.name, 1)
+        classes = len(splits.train.classes)
+        times = {"boosting": classes * boosting_iterations(classes) / 100, "rbf-svm": fitted}.get(stage.name, 1)
         each = LEARNER_SECONDS.get(stage.name, OTHER_LEARNER_SECONDS) * math.prod(splits.train.shape) * times
         seconds = fitted * (each + speed.read)
     elif stage.name == "accuracy-on-all-datasets":

@@ -134,8 +134,7 @@ def run(
         _check_same_code(record, earlier, given)
         resolved = _with_earlier(resolved, earlier, config.bf16)
         _adopt_evaluations(record, study_graph(resolved))
-        analyses = only is not None and {*only} <= {*ANALYSES} and bool(earlier.seeds)
-        # further analyses change no metadata of it
+        analyses = bool(earlier.seeds) and only is not None and {*only} <= {*ANALYSES}  # they change no metadata of it
         settled = earlier.finished and _all_done(record, study_graph(resolved))
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
         if not settled and not analyses:

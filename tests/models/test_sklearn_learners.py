@@ -62,3 +62,8 @@ def test_a_single_class_is_rejected_by_every_learner(digits: data.Splits) -> Non
 def test_fewer_images_than_neighbors(digits: data.Splits) -> None:
     few = digits.train.select([0, 1, 2])
     assert sklearn_learners.fit_learner("nearest-neighbors", few)(few.pixels(slice(None))).shape == (3, 10)
+
+
+def test_boosted_trees_are_not_more_with_more_classes() -> None:
+    estimator = sklearn_learners.LEARNERS["boosting"](64, 100, 50, 0)
+    assert estimator.max_iter == 20 and sklearn_learners.LEARNERS["boosting"](64, 100, 10, 0).max_iter == 100

@@ -3,6 +3,7 @@
 import shutil
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from study.conftest import ignore, resolved
 from notbugs import data
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.runs.folder import RunFolder
+from notbugs.runs.tables.analyses import SaliencyRow
 from notbugs.runs.tables.study import SetRow, TrainingRow
 from notbugs.study import pipeline, store
 from notbugs.study.catalog import MODELS, trained_on
@@ -88,6 +90,15 @@ def test_what_vanished_is_named_before_any_work_and_said_where_nothing_needs_it(
     model.touch()
     (model.parent / "adversarial.safetensors").touch()
     pipeline._check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
+
+
+def test_analyses_done_before_the_stronger_d_r_was_added_are_named(run: RunFolder) -> None:
+    row = SaliencyRow(model="standard", method="gradient", measure="alignment", seed=0, value=0.1, n=9)
+    run.record_stage("seed0/saliency", 1.0, [row])
+    said = r"^saliency was measured before the stronger D_R was added to .*: it has no figures of it$"
+    with pytest.warns(NotbugsWarning, match=said):
+        pipeline._say_made_before_the_stronger(run, replace(CONFIG, robust_strong=True), ("saliency", "ntk", "fourier"))
+    pipeline._say_made_before_the_stronger(run, CONFIG, ("saliency",))
 
 
 def test_the_first_seeds_files_have_the_plain_name() -> None:
