@@ -134,12 +134,11 @@ def run(
         _check_same_code(record, earlier, given)
         resolved = _with_earlier(resolved, earlier, config.bf16)
         _adopt_evaluations(record, study_graph(resolved))
-        analyses = bool(earlier.seeds) and only is not None and {*only} <= {*ANALYSES}  # they change no metadata of it
-        settled = earlier.finished and _all_done(record, study_graph(resolved))
+        settled = earlier.finished and _all_done(record, study_graph(resolved))  # further analyses change no metadata of it
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
-        if not settled and not analyses:
+        if not settled:
             options = {**earlier.options, **asked_options(asked or config)}
-            metadata = {**_metadata(resolved, splits, given, command), **network_notes}
+            metadata = {**_metadata(resolved, splits, given, command), **network_notes, **_kept_device(earlier, only)}
             record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
             write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         # settled: done before there was a check, or long checked
@@ -204,7 +203,7 @@ def run_analyses(
         raise InputError("stage", "must be one of " + ", ".join(ANALYSES), ", ".join(unknown))
     record = RunFolder.read(folder)
     config, command = config_of_run(record), record.study().command
-    if not precision.is_present(config.device) and not (engine and engine.device):
+    if config.device and not precision.is_present(config.device) and not (engine and engine.device):
         text = f"{folder} was made on {config.device}, which is not here: this is done on cpu"
         warnings.warn(text, NotbugsWarning, stacklevel=2)
         config = replace(config, device="cpu")
@@ -220,6 +219,12 @@ def run_analyses(
         engine=engine,
         report_progress=report_progress,
     )
+
+
+def _kept_device(earlier: StudyMetadata, only: Collection[str] | None) -> dict[str, str]:
+    """The device of a study of which only analyses are done here, where that device is not."""
+    analyzed = only is not None and {*only} <= {*ANALYSES} and earlier.device
+    return {"device": earlier.device, "machine": earlier.machine} if analyzed and not precision.is_present(earlier.device) else {}
 
 
 def _say_made_before_the_stronger(record: RunFolder, config: StudyConfig, names: Collection[str]) -> None:
