@@ -104,6 +104,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("replication.md", ["cifar10-cpu.json"], ["versions", "seconds"]),
     ("replication.md", ["cifar10-cpu-autoattack.json"], []),
     ("replication.md", ["cifar10-cpu-seeds.json"], ["study", "floor"]),
+    ("replication.md", ["cifar10-cpu-floor.json"], ["floor"]),
     ("replication.md", ["cifar10-cpu-storage.json"], []),
     ("replication.md", ["cifar10-cpu-transfer.json"], ["study", "figure-3"]),
     ("replication.md", ["cifar10-cpu-variants.json"], []),
