@@ -96,9 +96,8 @@ def _nearest_neighbors(pixels: int, images: int, classes: int, seed: int) -> Any
     return KNeighborsClassifier(min(5, images))  # with more than there are it fails when it predicts
 
 
-LEARNERS: dict[
-    str, Callable[[int, int, int, int], Any]
-] = {  # (pixels of an image, number of images, of classes, seed) -> scikit-learn estimator
+# (pixels of an image, number of images, of classes, seed) -> scikit-learn estimator
+LEARNERS: dict[str, Callable[[int, int, int, int], Any]] = {
     "logistic-regression": _logistic_regression,
     "linear-svm": _linear_svm,
     "rbf-svm": _rbf_svm,

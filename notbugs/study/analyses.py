@@ -157,10 +157,8 @@ def classifier_saliency(model: nn.Module, splits: Splits, *, seed: int = 0, devi
 
 def corruptions(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[Row]:
     """Accuracy of each model under common corruptions, and the differences between models."""
-    images, names = (
-        data.balanced_subset(load(config, seed).test, CORRUPTION_IMAGES),
-        _there(config, folder, seed, (*MAIN_MODELS, *STRONG_MODELS)),
-    )
+    images = data.balanced_subset(load(config, seed).test, CORRUPTION_IMAGES)
+    names = _there(config, folder, seed, (*MAIN_MODELS, *STRONG_MODELS))
     rows: list[Row] = []
     results: dict[str, metrics.CorruptionResult] = {}
     for number, name in enumerate(names):
@@ -177,10 +175,8 @@ def corruptions(config: ResolvedConfig, folder: Path, seed: int, report_progress
 
 def fourier(config: ResolvedConfig, folder: Path, seed: int, report_progress: Progress) -> list[FourierRow]:
     """Error rate of each model with one Fourier basis vector added to every image."""
-    images, names = (
-        data.balanced_subset(load(config, seed).test, FOURIER_IMAGES),
-        _there(config, folder, seed, (*MAIN_MODELS, *STRONG_MODELS)),
-    )
+    images = data.balanced_subset(load(config, seed).test, FOURIER_IMAGES)
+    names = _there(config, folder, seed, (*MAIN_MODELS, *STRONG_MODELS))
     rows = []
     for number, name in enumerate(names):
         model = models.fuse_batchnorm(load_model(config, folder, seed, name), images.pixels(slice(0, 2)), config.device)
