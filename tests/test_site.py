@@ -127,7 +127,8 @@ def test_generated_parts_are_filled(site: Path) -> None:
         r"^\| random-labels \|.*(?:shuffled perturbations|leakage probe).* \| (\S+ \[.*\]) \|$", RESULTS, re.MULTILINE
     ):
         assert excess in text
-    assert text.count(": <strong>not exceeded</strong>") == 2
+    # on digits made with the robust model, and right labels with class patterns; on CIFAR-10 the latter
+    assert text.count(": <strong>not exceeded</strong>") == 3
     assert "--fail-under" in (site / "reference" / "command-line.html").read_text()
     assert "robust_usefulness_ci_low" in (site / "reference" / "run-folder.html").read_text()
 
