@@ -78,14 +78,20 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
 
 def measured(config: "ResolvedConfig", seed: int) -> Iterator[Row]:
     """The rows of one seed."""
-    from notbugs import data, metrics
+    from notbugs import construct, data, metrics
     from notbugs.study.config import load
 
-    train, test = load(config, seed).train, data.balanced_subset(load(config, seed).test, ATTACKED)
+    splits = load(config, seed)
+    train, test = splits.train, data.balanced_subset(splits.test, ATTACKED)
     sources = {name: trained(config, source, train, seed) for name, source in SOURCES.items()}
     for start in STARTS:
         index = starts(train.labels, seed, same_class=start == STARTS[1])
-        sets = {name: inverted(config, source, train, index, seed) for name, source in sources.items()}
+        sets = {
+            name: construct.invert_features(
+                source, train, start=index, steps=config.invert_steps, seed=seed, bf16=config.bf16, device=config.device
+            ).dataset
+            for name, source in sources.items()
+        }
         models = {
             name: trained(config, f"trained-on-{kind}", sets[name], seed)
             for name, kind in (("D_R", "robust"), ("D_NR", "nonrobust"))
@@ -116,22 +122,6 @@ def starts(labels: "Tensor", seed: int, *, same_class: bool) -> "Tensor":
         order = group[torch.randperm(len(group), generator=generator)]
         found[order] = order.roll(1)
     return found
-
-
-def inverted(config: "ResolvedConfig", model: "Model", dataset: "Dataset", index: "Tensor", seed: int) -> "Dataset":
-    """D_R or D_NR, as `construct.invert_features` makes it, from the starting images that are given."""
-    from notbugs import construct
-
-    made = construct.invert_features(
-        model,
-        dataset,
-        start=index,
-        steps=config.invert_steps,
-        seed=seed,
-        bf16=config.bf16,
-        device=config.device,
-    )
-    return made.dataset
 
 
 def trained(config: "ResolvedConfig", name: str, dataset: "Dataset", seed: int) -> "Model":

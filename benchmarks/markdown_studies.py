@@ -5,12 +5,12 @@ from math import sqrt
 
 from harness import Row
 from markdown_format import figure, interval, spread, table
+from transfer_networks import SOURCE_FAMILY
 
 from notbugs.report.format import minus
 from notbugs.stats import correlation, correlation_interval
 
 Rows = Sequence[Row]
-SOURCE_FAMILY = "resnet9"  # of the model whose adversarial examples are transferred, transfer_networks.py
 FEWEST_NETWORKS = 6  # of a correlation
 LONGEST_STAGES = 15
 PAIR = ("accuracy", "transfer_rate")  # of figure 3

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from notbugs.study.config import ResolvedConfig
 
 PART = "transfer-networks"
-SOURCE_FAMILY = "resnet9"
+SOURCE_FAMILY = "resnet9"  # of the standard model, whose adversarial examples are transferred
 SOURCE, ON_D_DET, ON_ORIGINAL = "standard", "trained-on-next-labels", "reinit-1"  # names in the catalog
 # family: its usual width, and twice that
 NETWORKS = tuple(
