@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--scores", nargs="+", default=[], help="train on halves by these only; others can follow")
     found.add_argument("--stratify", nargs="+", default=[], metavar="SCORE", help="also halves of equal difficulty by these")
     found.add_argument("--trainings", type=int, default=5, help="of each half")
+    found.add_argument("--first-training", type=int, default=0, metavar="SEED", help="seed of the first; the others follow")
     found.add_argument("--random", type=int, default=3, help="random halves")
     found.add_argument("--test", type=int, default=10**9, help="test images, evenly spaced")
     found.add_argument("--max-files", type=int, default=0, help="files of `label-errors` and `cost`; 0: all")

@@ -76,7 +76,8 @@ def _trainings(benchmark: Benchmark) -> list[_Training]:
     for name, score in _scores(benchmark).items():
         sides = zip(("upper", "lower"), top_and_bottom(labels, score.tolist(), 0.5), strict=True)
         sets += [(name, half, indices) for half, indices in sides]
-    return [_Training(name, half, seed, indices) for seed in range(options.trainings) for name, half, indices in sets]
+    seeds = range(options.first_training, options.first_training + options.trainings)
+    return [_Training(name, half, seed, indices) for seed in seeds for name, half, indices in sets]
 
 
 def _scores(benchmark: Benchmark) -> dict[str, np.ndarray]:
