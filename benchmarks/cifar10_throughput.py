@@ -140,7 +140,7 @@ def _trainings(benchmark: Benchmark, setup: _Setup, precisions: Precisions) -> I
         F.cross_entropy(model(setup.images[:2]), setup.labels[:2]).backward()  # type: ignore[no-untyped-call]
     operations = counter.get_total_flops() // 2
     steps, n = benchmark.config.adversarial_steps, len(setup.batch)
-    attack = partial(attacks.pgd, threat_model=benchmark.config.threat_model, steps=steps, loss="cross_entropy")
+    attack = partial(attacks.training_pgd, threat_model=benchmark.config.threat_model, steps=steps)
 
     def bare_adversarial() -> None:
         for _ in range(steps):

@@ -168,7 +168,7 @@ def adversarial_training(benchmark: Benchmark, library: Library) -> Iterator[Row
 
 def _notbugs_epoch(benchmark: Benchmark, model: Model, dataset: Dataset, steps: int) -> tuple[Clock, None]:
     config, duplicate = benchmark.config, copy.deepcopy(model)
-    attack = partial(attacks.pgd, threat_model=NormBall("l2", config.epsilon), steps=steps, loss="cross_entropy")
+    attack = partial(attacks.training_pgd, threat_model=NormBall("l2", config.epsilon), steps=steps)
     settings = _settings(benchmark) | {"batch_size": config.batch_size}
     start = Clock.now(config.device)
     train.fit(duplicate, dataset, train.adversarial_loss(attack), epochs=1, learning_rate=1e-3, **settings)

@@ -285,7 +285,7 @@ def _fit_source(
     model = _untrained(options, source.name, seed, source.width)
     loss: train.Loss = train.cross_entropy
     if source.epsilon:
-        attack = partial(attacks.pgd, threat_model=NormBall("l2", source.epsilon * EPSILON), steps=3, loss="cross_entropy")
+        attack = partial(attacks.training_pgd, threat_model=NormBall("l2", source.epsilon * EPSILON), steps=3)
         loss = train.adversarial_loss(attack)
     if record is not None:
         loss = _recorded(attack, record)
@@ -297,7 +297,7 @@ def _fit_source(
 def _recorded(attack: Any, record: "list[tuple[Tensor, Tensor]]") -> train.Loss:
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         with models.frozen(model):
-            perturbed = attack(model, images, labels).images
+            perturbed = attack(model, images, labels)
         record.append((to_8bit(perturbed).cpu(), labels.cpu()))
         return train.cross_entropy(model, perturbed, labels)
 

@@ -177,7 +177,7 @@ def train() -> None:
 
     images = data.load("planted", limit=2560).train
     model = models.build("small", shape=images.shape, classes=len(images.classes), width=16)
-    attack = partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=3, loss="cross_entropy")
+    attack = partial(attacks.training_pgd, threat_model=NormBall("l2", 0.5), steps=3)
     train.fit(model, images, train.adversarial_loss(attack), epochs=1)
 
 

@@ -53,9 +53,7 @@ def main() -> None:
     images, labels = digits.test.pixels(slice(None)), digits.test.labels
     losses = {
         "standard training": train.cross_entropy,
-        "adversarial training": train.adversarial_loss(
-            partial(attacks.pgd, threat_model=threat_model, steps=3, loss="cross_entropy")
-        ),
+        "adversarial training": train.adversarial_loss(partial(attacks.training_pgd, threat_model=threat_model, steps=3)),
     }
     for name, loss in losses.items():
         model = models.build("small", shape=digits.train.shape, classes=10, width=16)

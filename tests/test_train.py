@@ -6,6 +6,7 @@ import math
 import zipfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rank_jobs
@@ -516,6 +517,19 @@ def test_adversarial_loss_is_cross_entropy_on_the_attacks_images() -> None:
     assert torch.equal(logits, wanted_logits)
     assert same_weights(one, two)
     assert not same_weights(one, tiny_model())
+
+
+def test_attacks_of_training_may_return_images_alone() -> None:
+    model, (images, labels) = tiny_model(), batch()
+    value, _ = train.adversarial_loss(brighten)(model, images, labels)
+    assert torch.equal(train.adversarial_loss(lambda *each: brighten(*each).images)(model, images, labels)[0], value)
+
+
+@pytest.mark.parametrize(("result", "got"), [(torch.zeros(3, 1, 8, 8), "(3, 1, 8, 8)"), ((1, 2), "tuple"), (None, "NoneType")])
+def test_attacks_of_training_that_return_something_else_raise(result: Any, got: str) -> None:
+    with pytest.raises(InputError, match=r"attack: must return perturbed images of shape \(20, 1, 8, 8\)") as caught:
+        train.adversarial_loss(lambda *each: result)(tiny_model(), *batch())
+    assert got in str(caught.value)
 
 
 def test_trades_with_beta_zero_is_standard_training() -> None:

@@ -10,7 +10,7 @@ from notbugs.attacks.budgets import BUDGETS, ENSEMBLE_VERSION, GRADIENT_ENSEMBLE
 from notbugs.attacks.combine import worst_case
 from notbugs.attacks.ensemble import adaptive_ensemble, gradient_ensemble
 from notbugs.attacks.minimum_norm import MinimumNormResult, minimum_norm, nearest_classes
-from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, refine, targeted_pgd
+from notbugs.attacks.pgd import apgd, fgsm, kl_pgd, pgd, rank_targeted_pgd, refine, targeted_pgd, training_pgd
 from notbugs.attacks.randomness import DRAWS, MeanOfDraws, correct_draws, eot_attack, is_random
 from notbugs.attacks.sparse import few_pixels, one_pixel
 from notbugs.attacks.spatial import spatial_attack
@@ -55,5 +55,6 @@ __all__ = [
     "straight_through",
     "targeted_ensemble",
     "targeted_pgd",
+    "training_pgd",
     "worst_case",
 ]

@@ -96,6 +96,31 @@ def pgd(
 
 
 @validated
+def training_pgd(
+    model: Model, images: Tensor, labels: Tensor, *, threat_model: ThreatModel, steps: int = 3, loss: str = "cross_entropy"
+) -> Tensor:
+    """The PGD of adversarial training: steps as of `pgd`, but the last iterate, without the forward pass that gives its margin.
+
+    With three steps that pass is a tenth of the time of adversarial training. Not for measuring: `pgd` keeps the best iterate.
+
+    Parameters
+    ----------
+    model, images, labels, threat_model, steps, loss
+        As in `pgd`.
+
+    Returns
+    -------
+    Tensor, (N, C, H, W), in [0, 1]
+
+    References
+    ----------
+    Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
+    """
+    objective, rule = objectives.untargeted(model, labels, loss), _default_rule(threat_model)
+    return search.last_iterate(objective, images, threat_model, steps=steps, rule=rule)
+
+
+@validated
 def apgd(
     model: Model,
     images: Tensor,

@@ -256,7 +256,7 @@ class _EpochLogits:
 
 def adversarial_loss(config: CrossfitConfig) -> train.Loss:
     """The loss of robust cross-fitted models."""
-    attack = partial(attacks.pgd, threat_model=config.threat_model, steps=config.adversarial_steps, loss="cross_entropy")
+    attack = partial(attacks.training_pgd, threat_model=config.threat_model, steps=config.adversarial_steps)
     return train.adversarial_loss(attack)
 
 

@@ -1,7 +1,7 @@
 """The one loop that perturbs images: maximize an objective inside a threat model."""
 
 from notbugs.search.adaptive_rules import auto_pgd, polyak_conjugate
-from notbugs.search.maximize import Attack, AttackResult, gradients, maximize
+from notbugs.search.maximize import Attack, AttackResult, gradients, last_iterate, maximize
 from notbugs.search.objectives import Objective
 from notbugs.search.threat_models import Mask, NormBall, SpatialTransforms, ThreatModel
 from notbugs.search.update_rules import StepState, UpdateRule, cosine_steps
@@ -19,6 +19,7 @@ __all__ = [
     "auto_pgd",
     "cosine_steps",
     "gradients",
+    "last_iterate",
     "maximize",
     "polyak_conjugate",
 ]

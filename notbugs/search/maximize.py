@@ -1,6 +1,6 @@
 """The one loop that perturbs images. Attacks, constructions and metrics differ only in objective, threat model and start."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -69,23 +69,48 @@ def maximize(
     >>> maximize(objective, images, threat_model, steps=3, rule=cosine_steps(threat_model, 0.125)).margins
     tensor([0.2500])
     """
+    best, best_margins = images, images.new_full((len(images),), -torch.inf, dtype=torch.float32)
+    for number, (iterate, outputs) in enumerate(_iterates(objective, images, threat_model, steps, rule, start)):
+        with torch.no_grad():
+            margins = objective.criterion(objective.forward(iterate) if outputs is None else outputs)
+            best, best_margins = _better(iterate, margins, best if number else iterate, best_margins)
+    return AttackResult(best, best_margins)
+
+
+def last_iterate(
+    objective: Objective, images: Tensor, threat_model: ThreatModel, *, steps: int, rule: UpdateRule, start: Tensor | None = None
+) -> Tensor:
+    """As `maximize`, but the last iterate, whatever its criterion: it costs one forward and one backward pass per step, no more.
+
+    Returns
+    -------
+    Tensor, (N, C, H, W), in [0, 1]
+        Of what the model does to it nothing is known.
+    """
+    found = images
+    for iterate, _ in _iterates(objective, images, threat_model, steps, rule, start):
+        found = iterate
+    return found
+
+
+def _iterates(
+    objective: Objective, images: Tensor, threat_model: ThreatModel, steps: int, rule: UpdateRule, start: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Each iterate, the start included, with the outputs of its forward pass; the last one has had none."""
     if steps < 0:
         raise InputError("steps", "must be 0 or more", steps)
     if isinstance(threat_model, NormBall):
         threat_model.fit(images.shape)
     images = images.detach()
     iterate = threat_model.project((images if start is None else start).detach(), images)
-    best, best_margins = iterate, images.new_full((len(images),), -torch.inf, dtype=torch.float32)
     state: Any = None
     for step in range(steps):
         outputs, values, gradient = _forward_backward(objective, iterate)
+        yield iterate, outputs
         with torch.no_grad():
-            best, best_margins = _better(iterate, objective.criterion(outputs), best, best_margins)
             update, state = rule(StepState(step, steps, iterate, values, gradient), state)
             iterate = threat_model.project(iterate + update, images)
-    with torch.no_grad():
-        best, best_margins = _better(iterate, objective.criterion(objective.forward(iterate)), best, best_margins)
-    return AttackResult(best, best_margins)
+    yield iterate, None
 
 
 def gradients(function: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:

@@ -292,20 +292,19 @@ def _threat_model(config: ResolvedConfig, spec: ModelSpec) -> NormBall:
     return NormBall(config.norm, spec.epsilon_fraction * config.epsilon)
 
 
-def training_attack(config: ResolvedConfig, spec: ModelSpec) -> Attack | None:
-    """PGD of adversarial training; None for standard training."""
+def validation_attack(config: ResolvedConfig, spec: ModelSpec) -> Attack | None:
+    """PGD under which early stopping measures; None for standard training."""
     if spec.loss == "standard":
         return None
     return partial(attacks.pgd, threat_model=_threat_model(config, spec), steps=config.adversarial_steps, loss="cross_entropy")
 
 
 def _loss(config: ResolvedConfig, spec: ModelSpec) -> train.Loss:
-    attack = training_attack(config, spec)
-    if attack is None:
+    if spec.loss == "standard":
         return train.cross_entropy
-    if spec.loss == "adversarial":
-        return train.adversarial_loss(attack)
-    return train.trades(partial(attacks.kl_pgd, threat_model=_threat_model(config, spec), steps=config.adversarial_steps))
+    attack = attacks.training_pgd if spec.loss == "adversarial" else attacks.kl_pgd
+    loss = train.adversarial_loss if spec.loss == "adversarial" else train.trades
+    return loss(partial(attack, threat_model=_threat_model(config, spec), steps=config.adversarial_steps))
 
 
 def _augmentation(config: ResolvedConfig, spec: ModelSpec) -> train.Augment | None:

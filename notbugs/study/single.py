@@ -19,7 +19,7 @@ from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
 from notbugs.runs.engine import Progress
 from notbugs.study.catalog import MODELS, Loss, ModelSpec
-from notbugs.study.classifiers import TrainedClassifier, save_classifier, train_classifier, training_attack
+from notbugs.study.classifiers import TrainedClassifier, save_classifier, train_classifier, validation_attack
 from notbugs.study.config import ResolvedConfig, StudyConfig, resumable_arguments
 
 LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
@@ -117,7 +117,7 @@ def train_single(
         report_notes(config.network, notes)
     if training.stop_early is not None:
         images, validation = set_aside(splits.train, config.seed)
-        stopping = train.EarlyStopping(validation, training.stop_early, training_attack(config, training.spec))
+        stopping = train.EarlyStopping(validation, training.stop_early, validation_attack(config, training.spec))
         notes.append(
             f"early stopping: {len(validation):,} of {len(splits.train):,} training images are set aside for validation, "
             f"about {100 * VALIDATION_SHARE:.0f} % of each class, with seed {config.seed}"

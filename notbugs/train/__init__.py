@@ -4,7 +4,7 @@ from notbugs.train import loggers
 from notbugs.train.augment import Augment, add_noise, random_translate
 from notbugs.train.batchnorm import adapt_batchnorm
 from notbugs.train.fit import fit
-from notbugs.train.losses import Loss, adversarial_loss, cross_entropy, trades
+from notbugs.train.losses import Loss, TrainingAttack, adversarial_loss, cross_entropy, trades
 from notbugs.train.optimizers import EarlyStopping, MakeOptimizer, RateShape, adamw, sgd, step_decay
 from notbugs.train.state import Checkpoint, Epoch
 
@@ -16,6 +16,7 @@ __all__ = [
     "Loss",
     "MakeOptimizer",
     "RateShape",
+    "TrainingAttack",
     "adamw",
     "adapt_batchnorm",
     "add_noise",

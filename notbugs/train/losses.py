@@ -7,13 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from notbugs.errors import InputError
 from notbugs.models import frozen
 from notbugs.models.fusion import fused_now
 from notbugs.precision import bounded_batch_size
-from notbugs.search import Attack
+from notbugs.search import AttackResult
 
 Loss = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(model, images (N, C, H, W), labels (N,)) -> (loss, logits (N, K)): `cross_entropy`, `adversarial_loss`, `trades`, or own."""
+
+TrainingAttack = Callable[[nn.Module, Tensor, Tensor], AttackResult | Tensor]
+"""(model, images (N, C, H, W), labels (N,)) -> the images of a training step, or a result with them: every attack is one."""
 
 
 def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,13 +44,14 @@ def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Ten
     return F.cross_entropy(logits, labels), logits
 
 
-def adversarial_loss(attack: Attack) -> Loss:
+def adversarial_loss(attack: TrainingAttack) -> Loss:
     """Cross-entropy on adversarial examples of each batch: adversarial training.
 
     Parameters
     ----------
-    attack : Attack
-        Gets the model in evaluation mode.
+    attack : callable
+        (model, images, labels) to perturbed images, as Tensor or AttackResult: `attacks.training_pgd`, any other attack, or your
+        own. Gets the model in evaluation mode.
 
     Returns
     -------
@@ -61,7 +66,7 @@ def adversarial_loss(attack: Attack) -> Loss:
     >>> from functools import partial
     >>> from notbugs import attacks
     >>> from notbugs.search import NormBall
-    >>> loss = adversarial_loss(partial(attacks.pgd, threat_model=NormBall("l2", 0.5), steps=3))
+    >>> loss = adversarial_loss(partial(attacks.training_pgd, threat_model=NormBall("l2", 0.5), steps=3))
     """
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,12 +75,12 @@ def adversarial_loss(attack: Attack) -> Loss:
     return loss
 
 
-def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
+def trades(attack: TrainingAttack, *, beta: float = 6.0) -> Loss:
     """Cross-entropy on clean images plus beta times the KL divergence that an attack causes.
 
     Parameters
     ----------
-    attack : Attack
+    attack : callable
         One that maximizes this divergence: `attacks.kl_pgd`.
     beta : float
         0 is standard training; larger values trade clean for robust accuracy.
@@ -108,7 +113,7 @@ def trades(attack: Attack, *, beta: float = 6.0) -> Loss:
     return loss
 
 
-def adversarial_examples(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def adversarial_examples(attack: TrainingAttack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Adversarial examples of a batch, for the model in evaluation mode; of large images on a CPU some at a time.
 
     Attacks get the network itself, with batch norm fused where that can be: of one that several ranks train together only the
@@ -121,4 +126,14 @@ def adversarial_examples(attack: Attack, model: nn.Module, images: Tensor, label
     model = fused_now(model, images) or model
     with frozen(model):
         pairs = zip(torch.split(images, at_once), torch.split(labels, at_once), strict=True)
-        return torch.cat([attack(model, *pair).images for pair in pairs])
+        return torch.cat([_images_of(attack(model, *pair), pair[0]) for pair in pairs])
+
+
+def _images_of(result: AttackResult | Tensor, images: Tensor) -> Tensor:
+    """The images that an attack made of images. Raises InputError for anything else."""
+    found = result if isinstance(result, Tensor) else getattr(result, "images", None)
+    if not isinstance(found, Tensor) or found.shape != images.shape:
+        rule = f"must return perturbed images of shape {tuple(images.shape)}, as Tensor or as `images` of its result"
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(result).__name__
+        raise InputError("attack", rule, got)
+    return found

@@ -39,6 +39,17 @@ def test_images_are_within_epsilon_and_margins_are_those_of_the_model(
     assert misclassified(found) > int((clean > 0).sum())
 
 
+@pytest.mark.parametrize("threat_model", THREAT_MODELS, ids=str)
+def test_the_pgd_of_training_is_within_epsilon_and_as_strong_as_pgd(threat_model: NormBall, standard: Model, few: Batch) -> None:
+    """Its loss is no less on average: it is what both follow, and the margin decides which iterate `pgd` keeps."""
+    images, labels = few
+    last = attacks.training_pgd(standard, images, labels, threat_model=threat_model, steps=10)
+    best = attacks.pgd(standard, images, labels, threat_model=threat_model, steps=10, loss="cross_entropy").images
+    assert inside(last, images, threat_model)
+    losses = [F.cross_entropy(standard(each), labels).item() for each in (last, best)]
+    assert losses[0] > 0.95 * losses[1]
+
+
 def hidden(images: Tensor) -> Tensor:
     """Logits of two pixels: from (0.5, 0.5) the gradient leads along the first, in vain; beyond 0.65 it leads to the second."""
     first, second = (images.flatten(1) - 0.5).unbind(1)

@@ -113,6 +113,8 @@ def test_iterate_with_the_highest_criterion_is_kept() -> None:
     assert bool((values[-1] < values.max(0).values - 0.1).all())
     best = [iterates[step][number] for number, step in enumerate(values.argmax(0).tolist())]
     assert torch.equal(result.images, torch.stack(best))
+    last = search.last_iterate(objective, images, threat_model, steps=7, rule=search.cosine_steps(threat_model, 0.1))
+    assert torch.equal(last, iterates[7])
 
 
 def test_last_iterate_counts_too(images: Tensor, linear_model: LinearModel) -> None:
@@ -190,6 +192,9 @@ def test_one_forward_and_one_backward_pass_per_step_and_one_forward_pass_at_the_
     objective = objectives.untargeted(model, torch.zeros(6, dtype=torch.int64))
     search.maximize(objective, images, threat_model, steps=steps, rule=decaying(threat_model))
     assert (forwards, CountBackward.count) == (steps + 1, steps)
+    forwards = CountBackward.count = 0
+    search.last_iterate(objective, images, threat_model, steps=steps, rule=decaying(threat_model))
+    assert (forwards, CountBackward.count) == (steps, steps)
 
 
 class NoHostCopy(TorchDispatchMode):
