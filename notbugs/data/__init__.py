@@ -14,7 +14,8 @@ from notbugs.data.loaded import Splits, keeping_loads
 from notbugs.data.mask import read_mask
 from notbugs.data.originals import Originals, origin_of, originals
 from notbugs.data.photographs import photo_crops
-from notbugs.data.shard_files import Rows, joined, made_as
+from notbugs.data.shard_files import Rows, joined
+from notbugs.data.shard_writers import made_as
 from notbugs.data.sheets import load_sheet, save_sheet, sheet_columns, thumbnails
 from notbugs.data.single_files import load_arrays, save_arrays, save_image
 from notbugs.data.subset import balanced_subset, evenly_spaced, first_per_class, random_subset

@@ -17,7 +17,8 @@ from notbugs.atomic import atomic_write
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import from_8bit
 from notbugs.data.images import Images, Repeated
-from notbugs.data.shard_files import WRITERS, Rows, Shard, ShardWriter, form_of_shards, shard_images
+from notbugs.data.shard_files import Rows, Shard, shard_images
+from notbugs.data.shard_writers import WRITERS, ShardWriter, form_of_shards
 from notbugs.data.sources.arrays import reading
 from notbugs.data.sources.tensors import holds_its_values, load_saved
 from notbugs.errors import NotbugsWarning

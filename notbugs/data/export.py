@@ -18,7 +18,8 @@ from notbugs.data.convert import record_batch, row_features
 from notbugs.data.dataset import Dataset
 from notbugs.data.eight_bits import as_arrays
 from notbugs.data.names import MANIFEST, check_class_name, deduplicate, first_line, flat_name, path_part, png_names, same_file
-from notbugs.data.shard_files import SMALL_COLUMNS, Rows, as_png, link, shards_of
+from notbugs.data.shard_files import Rows, as_png, link, shards_of
+from notbugs.data.shard_writers import SMALL_COLUMNS
 from notbugs.data.shards import Sample, shard_name, write_shards
 from notbugs.data.single_files import write_npz
 from notbugs.decoding.headers import EncodedImage, encoded_bytes, image_format

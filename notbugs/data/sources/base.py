@@ -1,12 +1,14 @@
 """What every form of a data set is located as, and how its parts become one set."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
+from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import NamedTuple, Protocol, overload
 
 from notbugs.data.names import Unreadable, is_number, is_printable, one_form, printable
 from notbugs.data.pixel_arrays import PixelArrays
@@ -233,14 +235,25 @@ def _as_numbers(classes: Sequence[str]) -> dict[int, str]:
     return numbers if len(numbers) == len(classes) else {}
 
 
+class _FilesByRow(Protocol):
+    """What is chained: a sequence, or a shard of constructed images."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> EncodedImage: ...
+
+
 @dataclass(frozen=True)
 class ChainedFiles(Sequence[EncodedImage]):
     """Several sequences of encoded images, one after the other. None of them is read or copied."""
 
-    parts: tuple[Sequence[EncodedImage], ...]
+    parts: tuple[_FilesByRow, ...]
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [0, *accumulate(map(len, self.parts))]
 
     def __len__(self) -> int:
-        return sum(map(len, self.parts))
+        return self._starts[-1]
 
     @overload
     def __getitem__(self, index: int) -> EncodedImage: ...
@@ -248,13 +261,10 @@ class ChainedFiles(Sequence[EncodedImage]):
     def __getitem__(self, index: slice) -> Sequence[EncodedImage]: ...
     def __getitem__(self, index: int | slice) -> EncodedImage | Sequence[EncodedImage]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        left = index + len(self) if index < 0 else index
-        for part in self.parts:
-            if 0 <= left < len(part):
-                return part[left]
-            left -= len(part)
-        raise IndexError(index)
+            return [self[row] for row in range(len(self))[index]]
+        row = range(len(self))[index]
+        number = bisect_right(self._starts, row) - 1
+        return self.parts[number][row - self._starts[number]]
 
 
 def _concatenated(files: Sequence[Files]) -> Files:
