@@ -5,6 +5,7 @@ import secrets
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
@@ -79,7 +80,7 @@ def map_batches(
     >>> map_batches(lambda images, index: images.flatten(1).sum(1) + index, images, batch_size=2)
     tensor([0.0000, 1.2000, 3.0000])
     """
-    work = _Map(function, images, batch_size, device, settings)
+    work = _Map(function, images, batch_size, device, [settings])
     stage = ranks.stage() if share and (ranks.together() or work.is_large) else None
     columns = _joined(_in_blocks(work, stage, progress) if stage else [work.block(0, len(images), progress)])
     return cast(Output, columns[0] if work.single else columns)
@@ -118,14 +119,14 @@ def map_to_images(
     >>> inverted.flatten().tolist(), index.tolist()
     ([255, 204, 0], [0, 1, 2])
     """
-    work = _Map(function, images, batch_size, device, settings)
+    work = _Map(function, images, batch_size, device, [settings])
     stage = ranks.stage() if work.is_large or (share and ranks.together()) else None
     if stage is not None and not share:
         stage = stage.by_itself()
     if stage is not None and work.is_large:
         form = form_of_shards(rows)
         work.open_shard = partial(WRITERS.get(form, ShardWriter), rows=rows)
-        work.kept += f", images as {form}"
+        work.settings.append(f"images as {form}")
     blocks = [*_in_blocks(work, stage, progress)] if stage else [work.block(0, len(images), progress)]
     first, *others = _joined(blocks)
     if not work.open_shard:
@@ -141,20 +142,17 @@ class _Block(NamedTuple):
     shard: Path | None = None
 
 
+@dataclass
 class _Map:
     """A function on the images of a data set. batch_size becomes smaller where memory runs out. open_shard: for images."""
 
-    def __init__(
-        self,
-        function: Function,
-        images: Dataset | Tensor | Repeated,
-        batch_size: int,
-        device: torch.device | str,
-        settings: str,
-    ) -> None:
-        self.function, self.images, self.batch_size, self.device = function, images, batch_size, device
-        self.single, self.kept = True, f", {settings}" if settings else ""
-        self.open_shard: Callable[..., ShardWriter] | None = None
+    function: Function
+    images: Dataset | Tensor | Repeated
+    batch_size: int
+    device: torch.device | str
+    settings: list[str]
+    single: bool = True
+    open_shard: Callable[..., ShardWriter] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -216,8 +214,8 @@ def _in_blocks(work: _Map, stage: ranks.Together, progress: Progress | None) -> 
         size = max(size, -(-wanted // (math.prod(work.shape[1:]) * work.batch_size)) * work.batch_size)
     name = getattr(work.function, "__qualname__", type(work.function).__name__)
     device = torch.device(work.device).type
-    done_with = f"notbugs {__version__}, torch {torch.__version__}, {device}"
-    blocks = stage.blocks(f"{name} of {work.shape} by {work.batch_size} with {done_with}{work.kept}", max(1, -(-total // size)))
+    done_with = ", ".join(filter(None, (f"notbugs {__version__}", f"torch {torch.__version__}", device, *work.settings)))
+    blocks = stage.blocks(f"{name} of {work.shape} by {work.batch_size} with {done_with}", max(1, -(-total // size)))
     reported = 0
 
     def report(images: int) -> None:
