@@ -155,7 +155,7 @@ def from_onnx(
     box.eight_bits, box.note = takes.type in EIGHT_BITS, note
     surrogates: list[nn.Module] = [_Converted(network, takes, choice, kept) for network, kept in networks]
     if shape and not box.eight_bits and not surrogates and (simple := linear(lambda images: choice.own(outputs, images), shape)):
-        surrogates.append(_InColumns(simple, choice))
+        surrogates.append(_InOrder(simple, choice))
     tolerance = DIFFERENT_IN_HALF if takes.type == "tensor(float16)" else DIFFERENT
     return SurrogateGradients(box, *surrogates, tolerance=tolerance) if surrogates else box
 
@@ -207,23 +207,17 @@ class _Choice:
         """An output as an array; scores of a classifier of scikit-learn, also of ZipMap, in the order of the classes."""
         if isinstance(output, list) and output and isinstance(output[0], dict):
             known = np.array(list(output[0]))
-            return self._in_columns(
-                np.array([[row[name] for name in output[0]] for row in output], np.float32), class_indices(known, self.classes)
-            )
+            scores = torch.tensor([[row[name] for name in output[0]] for row in output], dtype=torch.float32)
+            return _in_columns(scores, class_indices(known, self.classes), len(self.classes)).numpy()
         found = np.asarray(output)
         if found.ndim > 2 and sum(size > 1 for size in found.shape[1:]) <= 1:
             found = found.reshape(len(found), -1)
-        columns = self.columns
-        if columns is not None and found.ndim == 2 and found.dtype.kind == "f" and found.shape[1] == len(columns):
-            return self._in_columns(found, columns)
-        return found
+        return self.in_order(torch.from_numpy(found)).numpy() if found.ndim == 2 and found.dtype.kind == "f" else found
 
-    def _in_columns(self, scores: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Scores of some of the classes as those of all: 0 for the others beside probabilities, else 1 below the lowest."""
-        lowest = np.zeros((len(scores), 1)) if (scores >= 0).all() else scores.min(1, keepdims=True) - 1
-        found = np.repeat(lowest.astype(scores.dtype), len(self.classes), axis=1)
-        found[:, columns] = scores
-        return found
+    def in_order(self, scores: Tensor) -> Tensor:
+        """Scores of the classes that the file has as those of all classes, in their order."""
+        columns = self.columns
+        return scores if columns is None or scores.shape[1] != len(columns) else _in_columns(scores, columns, len(self.classes))
 
     def _decide(self, outputs: list[np.ndarray]) -> int:
         scores = [number for number, one in enumerate(outputs) if one.ndim == 2 and one.dtype.kind == "f"]
@@ -299,10 +293,10 @@ class _Converted(nn.Module):
             raise ValueError("the output that is used has labels, which have no gradient")
         place = self.kept.index(index)
         chosen: Tensor = outputs[place] if isinstance(outputs, list | tuple) else outputs
-        return _in_columns(chosen.flatten(1).float(), self.choice)
+        return self.choice.in_order(chosen.flatten(1).float())
 
 
-class _InColumns(nn.Module):
+class _InOrder(nn.Module):
     """Scores of the classes that a file has as those of all."""
 
     def __init__(self, network: nn.Module, choice: _Choice) -> None:
@@ -310,18 +304,13 @@ class _InColumns(nn.Module):
         self.network, self.choice = network, choice
 
     def forward(self, images: Tensor) -> Tensor:
-        return _in_columns(self.network(images), self.choice)
+        return self.choice.in_order(self.network(images))
 
 
-def _in_columns(scores: Tensor, choice: _Choice) -> Tensor:
-    """As `_Choice` does with arrays."""
-    columns = choice.columns
-    if columns is None or scores.shape[1] != len(columns):
-        return scores
-    zeros = scores.new_zeros((len(scores), 1))
-    lowest = zeros if bool((scores >= 0).all()) else scores.amin(1, keepdim=True) - 1
-    index = torch.from_numpy(columns).to(scores.device)
-    return lowest.repeat(1, len(choice.classes)).index_copy(1, index, scores)
+def _in_columns(scores: Tensor, columns: np.ndarray, classes: int) -> Tensor:
+    """Scores of some of the classes as those of all: 0 for the others beside probabilities, else 1 below the lowest."""
+    lowest = scores.new_zeros((len(scores), 1)) if bool((scores >= 0).all()) else scores.amin(1, keepdim=True) - 1
+    return lowest.repeat(1, classes).index_copy(1, torch.from_numpy(columns).to(scores.device), scores)
 
 
 def _session(path: Path) -> Session:
