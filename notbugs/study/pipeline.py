@@ -1,20 +1,16 @@
 """From a configuration to a run folder: a study, further analyses of one, or a single classifier."""
 
-import math
 import sys
 import warnings
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from notbugs import data, datacheck, metrics, models, precision
 from notbugs.atomic import StrPath
-from notbugs.attacks.own import attack_name
-from notbugs.data import Dataset, Splits
+from notbugs.data import Splits
 from notbugs.data.load import fingerprint
 from notbugs.data_config import asked_options, check_outside
 from notbugs.errors import InputError, NotbugsWarning
@@ -23,8 +19,8 @@ from notbugs.metrics import Accuracy
 from notbugs.models.notes import keeping_notes
 from notbugs.runs.attempts import Attempt, unfinished_folder
 from notbugs.runs.engine import Engine, Progress
-from notbugs.runs.folder import RunFolder, common_metadata, write_table
-from notbugs.runs.metadata import StudyMetadata, epsilon_text
+from notbugs.runs.folder import RunFolder, write_table
+from notbugs.runs.metadata import StudyMetadata
 from notbugs.runs.runner import Stage, check_same_data, describe_device, run_stages
 from notbugs.runs.scheduler import describe_machine, ignore_progress
 from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, SaliencyRow
@@ -41,33 +37,18 @@ from notbugs.study.config import (
     config_of_run,
     load,
     resumable_arguments,
-    written_form,
 )
-from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.epsilon_source import SOURCES
 from notbugs.study.given import GIVEN, GivenModel, given_model, with_warning
 from notbugs.study.graph import Graph, StageId, StudyStage, Work, select_stages, study_graph
+from notbugs.study.metadata import study_metadata
 from notbugs.study.plan import Plan, make_plan
 from notbugs.study.resolve import check_constructions, check_size, flip_is_measured, resolve, uses_bfloat16
 from notbugs.study.store import missing, vanished
 
 __all__ = ["StageId", "StudyStage", "run", "run_analyses", "select_stages", "study_graph", "train_single"]
 
-NOT_SETTINGS = (
-    "dataset",
-    "norm",
-    "epsilon",
-    "device",
-    "skip_unreadable",
-    "from_scratch",
-    *ADDED,
-    "model",
-    "classes",
-    "class_map",
-)  # own keys, or none
 TOGETHER = ("model", "dataset", "evaluation")  # kinds of stages that several processes share; of others each does one
-NORM_NUMBERS = 2**24  # of images whose norms are computed at a time
-NORM_IMAGES = 1000  # test images over which the mean norm is taken
 
 
 @data.keeping_loads()
@@ -138,7 +119,7 @@ def run(
         seeds = sorted({*earlier.seeds, *range(resolved.seed, resolved.seed + resolved.seeds)})
         if not settled:
             options = {**earlier.options, **asked_options(asked or config)}
-            metadata = {**_metadata(resolved, splits, given, command), **network_notes, **_kept_device(earlier, only)}
+            metadata = {**study_metadata(resolved, splits, given, command), **network_notes, **_kept_device(earlier, only)}
             record.update_metadata(**metadata, fingerprint=digest, seeds=seeds, options=options)
             write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
         # settled: done before there was a check, or long checked
@@ -396,50 +377,6 @@ def _on_engine(plan: Plan, engine: Engine | None) -> Plan:
     return replace(plan, knows_workers=engine.at_once() < sys.maxsize, together=engine.together is not None)
 
 
-def _metadata(config: ResolvedConfig, splits: Splits, given: GivenModel | None, command: str) -> dict[str, object]:
-    """What run.json says of a study, but for its seeds: see `runs.metadata.StudyMetadata`."""
-    settings = {name: value for name, value in asdict(config).items() if name not in NOT_SETTINGS}
-    settings |= {"from_scratch": asdict(config.from_scratch)} if config.from_scratch else {}
-    if given:
-        settings |= {"model": given.name, "model_sha256": given.sha256, "model_sha256_of": given.sha256_of}
-        settings |= {"model_features": given.features}
-        settings |= {name: text for name in ("classes", "class_map") if (text := getattr(config, name)) is not None}
-        settings |= {"model_notes": list(given.notes)} if given.notes else {}
-        settings |= {"model_warning": given.warning} if given.warning else {}
-    return {
-        **common_metadata(config.device, describe_machine(config.device), command),
-        "dataset": config.dataset,
-        "norm": config.norm,
-        "epsilon": config.epsilon,
-        "epsilon_text": epsilon_text(config.epsilon),
-        "settings": {**settings, "attack": attack_name("standard", config.threat_model, gradient=True)},
-        "data": {
-            **data.summary(splits),
-            "form": written_form(config, splits),
-            "most_common": splits.test.labels.bincount().max().item() / len(splits.test),
-            "mean_l2": round(_mean_norm(splits.test), 3),
-            **_nearest(config, splits.train),
-        },
-        **{name: getattr(config, name) for name in ADDED},
-        **({"extensions": EXTENSIONS.names, "extension_files": EXTENSIONS.hashes()} if EXTENSIONS.names else {}),
-        "finished": False,
-    }
-
-
 def _stage_metadata(place: _Place) -> dict[str, object]:
     config = place.config_there()
     return {**describe_device(config), "bf16": config.bf16}
-
-
-def _nearest(config: ResolvedConfig, train: Dataset) -> dict[str, float | None]:
-    """Median distances to the nearest images, which epsilon is compared with; None where there is none."""
-    found = neighbor_distances(train, config.norm)
-    distances = {"nearest_same_class": found.same_class, "nearest_other_class": found.other_class}
-    return {name: float(f"{distance:.4g}") if math.isfinite(distance) else None for name, distance in distances.items()}
-
-
-def _mean_norm(dataset: Dataset) -> float:
-    """Mean L2 norm of the images."""
-    index = torch.arange(min(len(dataset), NORM_IMAGES))
-    parts = torch.split(index, max(1, NORM_NUMBERS // math.prod(dataset.shape)))
-    return float(torch.cat([dataset.pixels(part).flatten(1).norm(dim=1) for part in parts]).mean())
