@@ -13,6 +13,7 @@ label-errors  the data set with the labels of a share of the files changed (`--r
               labels each rule calls wrong, from the same out-of-fold predictions
 truth         `planted` only: whether files with a wrong or missing shape, and the background, are found
 feature-truth `planted` only: category and evidence of features of each kind
+oracle        `planted` with a shape of another class in half of the files: halves by the truth beside halves by the scores
 cost          CPU seconds of the scoring over those of the trainings in it
 features      seconds of `notbugs features` on a full-width ResNet-18, 512 features, and the test part; all cores
 
@@ -39,7 +40,7 @@ from harness import ResultsFile, Row, TimeLimit, argument_parser, measure, recor
 if TYPE_CHECKING:
     from files_scoring import Benchmark
 
-PARTS = ("halves", "stability", "label-errors", "truth", "feature-truth", "cost", "features")
+PARTS = ("halves", "stability", "label-errors", "truth", "feature-truth", "oracle", "cost", "features")
 PACKAGES = ("cleanlab", "scipy", "numpy")
 
 
@@ -86,7 +87,7 @@ def _work(part: str) -> "Callable[[Benchmark, ResultsFile], Iterator[Row]]":
     """The function that measures a part."""
     from files_halves import halves
     from files_scoring import cost, features, label_errors, stability
-    from files_truth import feature_truth, truth
+    from files_truth import feature_truth, oracle, truth
 
     return {
         "halves": halves,
@@ -94,6 +95,7 @@ def _work(part: str) -> "Callable[[Benchmark, ResultsFile], Iterator[Row]]":
         "label-errors": label_errors,
         "truth": truth,
         "feature-truth": feature_truth,
+        "oracle": oracle,
         "cost": cost,
         "features": features,
     }[part]

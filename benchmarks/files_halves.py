@@ -14,9 +14,11 @@ from harness import ResultsFile, Row
 
 import notbugs.train as train
 from notbugs import data, metrics
+from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files import crossfit
 from notbugs.files.config import FilesConfig, crossfit_config, load_splits
+from notbugs.files.crossfit import CrossfitConfig
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import top_and_bottom
 
@@ -48,13 +50,15 @@ def train_on_half(config: FilesConfig, indices: list[int], seed: int, test_image
     """Standard training on some of the files; accuracy on the test part, clean and under attack."""
     torch.set_num_threads(1)
     splits = load_splits(config)
-    crossfit_settings = crossfit_config(config, splits)
-    # half the files, half the batch size: as many steps as on all files
-    crossfit_settings = replace(crossfit_settings, batch_size=crossfit_settings.batch_size // 2)
-    half = splits.train.select(torch.tensor(indices))
-    model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=crossfit_settings, seed=seed, device="cpu")
     test = splits.test.select(data.evenly_spaced(test_images, len(splits.test)))
-    threat_model = crossfit_settings.threat_model
+    return accuracies_after_training(splits.train.select(torch.tensor(indices)), test, crossfit_config(config, splits), seed)
+
+
+def accuracies_after_training(half: Dataset, test: Dataset, settings: CrossfitConfig, seed: int) -> Row:
+    """Of standard training on half of the files, with half of the batch size: as many steps as on all files."""
+    settings = replace(settings, batch_size=settings.batch_size // 2)
+    model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=settings, seed=seed, device="cpu")
+    threat_model = settings.threat_model
     threat_models = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model]
     clean, half_epsilon, epsilon = metrics.robust_accuracy(model, test, threat_models)
     return {

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from files_halves import accuracies_after_training
 from files_scoring import FOLDS, Benchmark, auc
 from harness import ResultsFile, Row
 
@@ -11,8 +13,9 @@ import notbugs.train as train
 from notbugs import metrics, models, predict
 from notbugs.data import Dataset, synthetic
 from notbugs.data.load import SYNTHETIC
-from notbugs.files import crossfit
+from notbugs.files import crossfit, scores
 from notbugs.files.features import feature_evidence, invert_both
+from notbugs.files.robustness import top_and_bottom
 
 # One cue alone predicts the label here: nearly all features of a network trained on it are of one kind
 SINGLE_CUE_DATASETS: dict[str, dict[str, float]] = {
@@ -43,6 +46,39 @@ def truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
         )
         cues = [drop.name for drop in drops if drop.spurious]
         yield {"test": "background as a spurious cue", "seed": seed, "found": int(BACKGROUND_CUE in cues), "cues": cues}
+
+
+ORACLE_TEST = 500  # images
+
+
+def oracle(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
+    """Halves by the truth beside halves by the scores. Half of the files have a shape of their class, the others of another one.
+
+    The grating is always of the class. So the former have robust evidence for their label, the latter non-robust evidence alone.
+    All test images have a shape of their class. There is no background cue.
+    """
+    if benchmark.options.dataset != SYNTHETIC:
+        return
+    made = synthetic.make_synthetic(test=synthetic.FEWEST, shape_accuracy=0.5, background=0.5)
+    test = synthetic.make_synthetic(seed=1, train=synthetic.FEWEST, test=ORACLE_TEST, shape_accuracy=1.0, background=0.5).test
+    files, settings = made.train, benchmark.crossfit_config()
+    truth = made.train_truth.shape_class == files.labels.numpy()
+    rows = scores.per_file(files, settings, folds=FOLDS, repeats=benchmark.options.repeats)
+    by_score = {
+        "truth": truth + np.random.default_rng(0).random(len(files)),
+        "GAIRAT steps": np.array([row.pgd_steps_to_misclassify for row in rows]),
+        "robust margin": np.array([row.robust_margin for row in rows]),
+        "robustness": np.array([row.robustness for row in rows]),
+        "influence + robustness + steps": np.array([row.subset_score for row in rows]),
+    }
+    for name, score in by_score.items():
+        yield {"score": name, "auc": auc(truth, score), "n_positive": int(truth.sum()), "n": len(files)}
+    labels = [row.label for row in rows]
+    for seed in range(benchmark.options.trainings):
+        for name, score in by_score.items():
+            for half, index in zip(("upper", "lower"), top_and_bottom(labels, score.tolist(), 0.5), strict=True):
+                found = accuracies_after_training(files.select(torch.tensor(index)), test, settings, 1000 + seed)
+                yield {"score": name, "half": half, "seed": seed, "files": len(index), **found}
 
 
 def feature_truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:

@@ -201,6 +201,15 @@ def _truth_cell(row: Row) -> str:
     return " / ".join(str(row[name]) for name in names if name in row)
 
 
+def _oracle(rows: Rows) -> Iterator[str]:
+    """How well each score finds the files with robust evidence, then the halves."""
+    found = [row for row in rows if "auc" in row]
+    yield table(
+        ("score", "AUC for a shape of its class", "files"), ([r["score"], figure(r["auc"]), figure(r["n"])] for r in found)
+    )
+    yield from _halves_of([row for row in rows if "half" in row])
+
+
 def _cost(rows: Rows) -> Iterator[str]:
     columns = ("dataset", "files", "CPU seconds", "of these, trainings", "scoring / trainings")
     names = ("files", "cpu_seconds", "training_cpu_seconds", "scoring_over_training")
@@ -226,6 +235,7 @@ FILES_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
     "label-errors": _label_errors,
     "truth": _truth,
     "feature-truth": _truth,
+    "oracle": _oracle,
     "cost": _cost,
     "features": _features,
     "explorer": _explorer,
