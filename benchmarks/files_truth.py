@@ -1,10 +1,11 @@
-"""Parts `truth` and `feature-truth` of files.py: files, cues and features against those of the synthetic data set."""
+"""Parts `truth`, `feature-truth` and `oracle` of files.py: files, cues and features against those of the synthetic data set."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from files_candidates import crossfitted_influence
 from files_halves import accuracies_after_training
 from files_scoring import FOLDS, Benchmark, auc
 from harness import ResultsFile, Row
@@ -15,7 +16,7 @@ from notbugs.data import Dataset, synthetic
 from notbugs.data.load import SYNTHETIC
 from notbugs.files import crossfit, scores
 from notbugs.files.features import feature_evidence, invert_both
-from notbugs.files.robustness import top_and_bottom
+from notbugs.files.robustness import class_ranks, top_and_bottom
 
 # One cue alone predicts the label here: nearly all features of a network trained on it are of one kind
 SINGLE_CUE_DATASETS: dict[str, dict[str, float]] = {
@@ -64,12 +65,16 @@ def oracle(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
     files, settings = made.train, benchmark.crossfit_config()
     truth = made.train_truth.shape_class == files.labels.numpy()
     rows = scores.per_file(files, settings, folds=FOLDS, repeats=benchmark.options.repeats)
+    steps, margin, robustness = (
+        np.array([getattr(row, name) for row in rows]) for name in ("pgd_steps_to_misclassify", "robust_margin", "robustness")
+    )
+    parts = (crossfitted_influence(files, settings), robustness, steps)
     by_score = {
         "truth": truth + np.random.default_rng(0).random(len(files)),
-        "GAIRAT steps": np.array([row.pgd_steps_to_misclassify for row in rows]),
-        "robust margin": np.array([row.robust_margin for row in rows]),
-        "robustness": np.array([row.robustness for row in rows]),
-        "influence + robustness + steps": np.array([row.subset_score for row in rows]),
+        "GAIRAT steps": steps,
+        "robust margin": margin,
+        "robustness": robustness,
+        "influence + robustness + steps": np.mean([class_ranks(each, files.labels.numpy()) for each in parts], axis=0),
     }
     for name, score in by_score.items():
         yield {"score": name, "auc": auc(truth, score), "n_positive": int(truth.sum()), "n": len(files)}

@@ -120,7 +120,7 @@ def _files(config: "FilesConfig", out: Path, how: How, top: float | None = None)
 
 
 def split_files(config: "FilesConfig", out: Path, how: How, listed: Path | None, top: float | None) -> None:
-    """Write two subsets of the files: those in a list and all others, or by subset_score."""
+    """Write two subsets of the files: those in a list and all others, or by robustness."""
     from notbugs import files
 
     if listed is None:

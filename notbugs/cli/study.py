@@ -201,7 +201,7 @@ def split(
     With --versions each file has several versions: cat.png, cat~2.png, and so on.
 
     Train on either with your own code. `notbugs run --out FOLDER` continues to the whole study.
-    With --by-file the files with the highest and the lowest subset_score become two subsets, class by class.
+    With --by-file the files with the highest and the lowest robustness become two subsets, class by class.
     With --files LIST the listed training files become one subset, all others another.
     Either copies the files as they are, in their original size and format.
     """

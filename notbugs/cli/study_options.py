@@ -93,7 +93,7 @@ StratifiedTargets = Annotated[
 
 # ---- split -------------------------------------------------------------------------------------------------------------------
 
-ByFile = Annotated[bool, typer.Option("--by-file", help="Change no image: choose files by subset_score, see `notbugs files`.")]
+ByFile = Annotated[bool, typer.Option("--by-file", help="Change no image: sort the files by robustness, see `notbugs files`.")]
 ListedFiles = Annotated[
     Path | None,
     typer.Option(

@@ -35,13 +35,6 @@ COLUMNS = (
         "rank within the class of the evidence that robust models find, relative to what standard models find; about half of all "
         "files are below 0.5 by definition",
     ),
-    _column(
-        "subset_score",
-        "0 to 1",
-        "training on it gives robust models",
-        "by which subsets of the files are chosen: rank within the class of the mean of three such ranks, of robustness, "
-        "pgd_steps_to_misclassify and influence_on_robust_loss",
-    ),
     _column("suggested_label", "", "", "the class that all models together predict"),
     _column("label_quality", "0 to 1", "the label looks right", "a standard model's probability of the label (self-confidence)"),
     _column(
@@ -110,13 +103,6 @@ COLUMNS = (
         f"0 to {ATTACK_STEPS + 1}",
         "hard to attack",
         f"PGD steps until a robust model misclassifies the file; {ATTACK_STEPS + 1}: never",
-    ),
-    _column(
-        "influence_on_robust_loss",
-        "any",
-        "training on it reduces the loss under attack",
-        "first-order effect of a training step on this file on the cross-entropy of the other held-out files under attack (PGD "
-        "within half of epsilon), last layer of a standard model; empty if that layer is not linear",
     ),
     _column(
         "inversion_error",

@@ -117,15 +117,10 @@ def fold_seed(seed: int, repeat: int, fold: int | None = None) -> int:
     return zlib.crc32(f"{seed}/{repeat}/{fold}".encode())
 
 
-def in_all(parts: Sequence[FoldScores]) -> list[str]:
-    """The scores that all parts have: those that an earlier version wrote lack what was added since."""
-    return [name for name in parts[0] if all(name in part for part in parts)]
-
-
 def merge_folds(folds: Tensor, parts: Sequence[FoldScores]) -> FoldScores:
-    """The scores that all folds of one repetition have, in the order of the data set; folds: (N,), from `stratified_folds`."""
+    """The scores of all folds of one repetition, in the order of the data set; folds: (N,), from `stratified_folds`."""
     order = np.argsort(np.argsort(folds.numpy(), kind="stable"), kind="stable")
-    return {name: np.concatenate([part[name] for part in parts])[order] for name in in_all(parts)}
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
 
 
 # ---- one fold ----------------------------------------------------------------------------------------------------------------
@@ -206,7 +201,6 @@ def score_fold(
             elif keep:
                 keep(f"{name}_{score}", values)
     scores["inversion_error"] = fold_scores.inversion_errors(robust, files, robust_version, device)
-    scores["influence_on_robust_loss"] = fold_scores.influence_on_robust_loss(standard, files, config.threat_model, device)
     scores |= fold_scores.margin_by_features(standard, files, robust_version, test, device)
     scores |= fold_scores.training_scores(epoch_logits.whole(config.epochs), files.labels)
     if keep:

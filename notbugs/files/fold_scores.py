@@ -1,7 +1,6 @@
 """The scores that the cross-fitted models of one fold give to its files."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -132,58 +131,6 @@ def margin_by_features(
     robust = kept(version)
     shares = [robust, 1 - robust, *([1 - kept(test)] if test else [])]
     return {name: (contributions @ torch.from_numpy(share).float()).numpy() for name, share in zip(names, shares, strict=True)}
-
-
-def influence_on_robust_loss(model: Model, files: Dataset, threat_model: NormBall, device: torch.device | str) -> np.ndarray:
-    """How much a training step of the last layer on each file would reduce the loss on all other files under attack.
-
-    To first order: the inner product of two gradients of the cross-entropy by the weights of that layer, that of the file and
-    the sum over the other files, attacked by PGD within half of epsilon.
-
-    Parameters
-    ----------
-    model : Model
-        A standard model.
-    files : Dataset
-        None of which it was trained on.
-    threat_model : NormBall
-    device : torch.device or str
-
-    Returns
-    -------
-    ndarray, (n,)
-        NaN for a model whose last layer is not linear.
-
-    References
-    ----------
-    Pruthi et al. 2020, "Estimating Training Data Influence by Tracing Gradient Descent" (TracIn).
-    """
-    if linear_head(model, files.pixels(slice(0, 2)).to(device)) is None:
-        return np.full(len(files), np.nan)
-    fused = fuse_batchnorm(model, files.pixels(slice(0, 2)), device)
-    nearer = replace(threat_model, epsilon=threat_model.epsilon / 2)
-
-    def factors(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a gradient by weights and bias: that by the logits (n, K), and the features with a 1 (n, F + 1)."""
-        features, logits = fused.features(images).float(), objectives.logits(fused, images)
-        by_logits = logits.softmax(1) - torch.nn.functional.one_hot(labels, logits.shape[1])
-        return by_logits, torch.cat([features, features.new_ones(len(features), 1)], 1)
-
-    def clean_and_attacked(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
-        labels = files.labels[index].to(images.device)
-        attacked = attacks.pgd(fused, images, labels, threat_model=nearer, steps=ATTACK_STEPS, loss="cross_entropy").images
-        with torch.no_grad():
-            return *factors(images, labels), *factors(attacked, labels)
-
-    size = precision.default_batch_size(device, files.shape)
-    with frozen(fused):
-        logits, features, attacked_logits, attacked_features = map_batches(
-            clean_and_attacked, files, batch_size=size, device=device
-        )
-    on_all = ((logits @ (attacked_logits.T @ attacked_features)) * features).sum(1)
-    on_itself = (logits * attacked_logits).sum(1) * (features * attacked_features).sum(1)
-    influence: np.ndarray = (on_all - on_itself).numpy()
-    return influence
 
 
 def linear_head(model: Model, images: Tensor) -> nn.Linear | None:

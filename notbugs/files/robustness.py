@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from notbugs.errors import InputError
-from notbugs.files.crossfit import in_all
 from notbugs.files.fold_scores import FoldScores
 
 ROBUST_EVIDENCE = ("robust_minimum_norm", "robust_attacked_margin", "trained_on_robust_margin")
-INFLUENCE = "influence_on_robust_loss"
 STANDARD_EVIDENCE = ("standard_minimum_norm", "standard_margin", "trained_on_nonrobust_margin")
 
 
@@ -48,28 +46,6 @@ def robustness_score(mean: Mapping[str, np.ndarray], labels: np.ndarray) -> np.n
     chance = 1 / len(np.unique(labels))
     accuracy = max(float((mean["standard_margin"] > 0).mean() - chance) / max(1 - chance, 1e-12), 0.0)
     return class_ranks(r - accuracy * slope * t, labels)
-
-
-def subset_score(mean: Mapping[str, np.ndarray], robustness: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What subsets of the files are chosen by: a rank within the class.
-
-    Of the mean of three ranks: of `robustness_score`, of the PGD steps until a robust model misclassifies the file, and of its
-    influence on the loss under attack. The former two say what models find in a file, the third what a training on it does.
-
-    Parameters
-    ----------
-    mean : mapping of str to ndarray
-        Scores of all N files; without influence (a last layer that is not linear) the other two ranks count.
-    robustness : ndarray, (N,)
-    labels : ndarray, int, (N,)
-
-    Returns
-    -------
-    ndarray, (N,), in [0, 1]
-    """
-    parts = [robustness, mean["robust_pgd_steps_to_misclassify"], mean.get(INFLUENCE, np.full(len(labels), np.nan))]
-    ranks = [class_ranks(each, labels) for each in parts if np.isfinite(each).all()]
-    return class_ranks(np.mean(ranks, axis=0), labels)
 
 
 def rank_stability(whole: Sequence[FoldScores], labels: np.ndarray) -> float:
@@ -170,7 +146,7 @@ def check_share(top: float, fewest: int) -> None:
 def finite_means(whole: Sequence[FoldScores]) -> FoldScores:
     """Means over repetitions; infinity counts as the largest finite value."""
     mean: FoldScores = {}
-    for name in in_all(whole):
+    for name in whole[0]:
         stack = np.stack([scores[name] for scores in whole]).astype(np.float64)
         finite = stack[np.isfinite(stack)]
         largest = finite.max() if finite.size and finite.max() > 0 else 1.0  # if all are infinite, any number will do

@@ -266,9 +266,7 @@ def check_fraction(config: FilesConfig, top: float) -> None:
 
 @data.keeping_loads()
 def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> list[Subset]:
-    """Write the files with the highest and with the lowest `subset_score` as two data sets: unchanged, if the input has files.
-
-    A run that an earlier version finished has no such score; then it is robustness.
+    """Write the files with the highest and with the lowest robustness as two data sets: unchanged, if the input has files.
 
     They replace what an earlier call wrote. tables/subsets.csv lists the files.
 
@@ -296,12 +294,11 @@ def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> lis
     splits = load_splits(config)
     with RunFolder.open(folder, RunFolder.read(folder).metadata["arguments"]) as record:  # nobody else writes meanwhile
         rows = record.rows(FileRow)
-        by = "robustness" if any(row.subset_score is None for row in rows) else "subset_score"
-        chosen = robustness.top_and_bottom([row.label for row in rows], [getattr(row, by) for row in rows], top)
+        chosen = robustness.top_and_bottom([row.label for row in rows], [row.robustness for row in rows], top)
         _remove_subsets(folder)
         subsets, listed = [], list[SubsetRow]()
         for name, indices in zip(SUBSETS, chosen, strict=True):
-            subsets.append(write_subset(config, splits, folder, name, indices, _card(name, top, by)))
+            subsets.append(write_subset(config, splits, folder, name, indices, _card(config, name, top)))
             listed += [_subset_row(name, rows[index]) for index in indices]
         write_table(listed, folder / "tables" / f"{SubsetRow.table}.csv")
     return subsets
@@ -325,21 +322,15 @@ def write_subset(config: FilesConfig, splits: Splits, folder: Path, name: str, i
 
 def _subset_row(name: str, row: FileRow) -> SubsetRow:
     return SubsetRow(
-        subset=name,
-        index=row.index,
-        file=row.file,
-        label=row.label,
-        robustness=row.robustness,
-        subset_score=row.subset_score,
-        category=row.category,
+        subset=name, index=row.index, file=row.file, label=row.label, robustness=row.robustness, category=row.category
     )
 
 
-def _card(name: str, top: float, by: str) -> str:
-    """The README of a subset. by: the column that decides."""
-    meaning = next(column.description for column in COLUMNS if column.column == by)
+def _card(config: FilesConfig, name: str, top: float) -> str:
+    """The README of a subset."""
+    meaning = next(column.description for column in COLUMNS if column.column == "robustness")
     return (
-        f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {SUBSETS[name]} {by}: {meaning}.\n"
+        f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {SUBSETS[name]} robustness: {meaning}.\n"
         "tables/files.csv has every score."
     )
 

@@ -20,7 +20,7 @@ from notbugs.files.crossfit import (
 )
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.label_errors import LIKELY, label_errors
-from notbugs.files.robustness import INFLUENCE, finite_means, robustness_score, subset_score
+from notbugs.files.robustness import finite_means, robustness_score
 from notbugs.runs.tables.files import FileRow, LabelErrorsRow, ModelAccuracyRow
 from notbugs.stats import wilson_interval
 
@@ -112,16 +112,13 @@ def combine(dataset: Dataset, whole: Sequence[FoldScores], epsilon: float) -> li
     }
     scores["robust_correct_within_epsilon"] = np.stack([correct_within(scores, "robust", epsilon) for scores in whole]).mean(0)
     scores["robustness"] = robustness_score(mean, labels)
-    scores["subset_score"] = subset_score(mean, scores["robustness"], labels)
     scores["label_quality"] = _label_probabilities(mean["standard_probabilities"], labels)
     scores["robust_confidence"] = _label_probabilities(mean["robust_probabilities"], labels)
     scores["pgd_steps_to_misclassify"] = mean["robust_pgd_steps_to_misclassify"]
     errors = label_errors(probabilities, labels)
     scores["label_error_probability"] = errors.probability
     columns = {column.column for column in COLUMNS}
-    scores |= {
-        name: values for name, values in mean.items() if name in columns and not (name == INFLUENCE and np.isnan(values).any())
-    }
+    scores |= {name: values for name, values in mean.items() if name in columns}
     suggested, found = probabilities.argmax(1), categories(scores, errors.likely)
     return [
         FileRow(

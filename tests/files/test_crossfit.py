@@ -42,12 +42,6 @@ def test_merged_folds_are_in_the_order_of_the_data_set() -> None:
     assert crossfit.merge_folds(folds, parts)["score"].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_scores_that_an_earlier_version_did_not_write_are_left_out() -> None:
-    """A run that was stopped and goes on with a later version of notbugs."""
-    parts = [{"score": np.zeros(2), "added_since": np.zeros(2)}, {"score": np.ones(3)}]
-    assert [*crossfit.merge_folds(torch.tensor([0, 0, 1, 1, 1]), parts)] == ["score"]
-
-
 @pytest.mark.slow
 def test_no_model_scores_a_file_that_it_was_trained_on(few: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_on: list[set[str]] = []

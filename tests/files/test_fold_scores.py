@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from notbugs import attacks, data, models, predict, train
+from notbugs import data, models, predict, train
 from notbugs.data import Dataset
-from notbugs.files.fold_scores import ATTACK_STEPS, influence_on_robust_loss, linear_head, margin_by_features
-from notbugs.search import NormBall
+from notbugs.files.fold_scores import linear_head, margin_by_features
 
 
 def test_contributions_of_features_add_up_to_the_margin_minus_its_mean(few: Dataset, digits: data.Splits) -> None:
@@ -46,28 +45,6 @@ def test_without_a_linear_head_contributions_are_nan(kind: str, few: Dataset, di
     assert linear_head(model, few.pixels(slice(0, 2))) is None
     found = margin_by_features(model, few, few, digits.test, "cpu")
     assert all(np.isnan(column).all() and len(column) == len(few) for column in found.values())
-
-
-def test_influence_is_the_product_of_gradients_of_the_last_layer(few: Dataset) -> None:
-    files, ball = few.select(slice(0, 12)), NormBall("l2", 0.4)
-    model = models.build("small", shape=files.shape, classes=10, width=2).eval()
-    found = influence_on_robust_loss(model, files, ball, "cpu")
-    images, head, gradients = files.pixels(slice(0, 12)), model.get_submodule(models.head_name(model)), []
-    nearer = NormBall("l2", 0.2)
-    attacked = attacks.pgd(model, images, files.labels, threat_model=nearer, steps=ATTACK_STEPS, loss="cross_entropy").images
-    for batch in (images, attacked):
-        losses = torch.nn.functional.cross_entropy(model(batch), files.labels, reduction="none")
-        rows = [torch.autograd.grad(loss, list(head.parameters()), retain_graph=True) for loss in losses]
-        gradients.append(torch.stack([torch.cat([each.flatten() for each in row]) for row in rows]))
-    products = gradients[0] @ gradients[1].T
-    wanted = (products.sum(1) - products.diagonal()).numpy()
-    assert found == pytest.approx(wanted, rel=1e-2, abs=1e-3 * float(np.abs(wanted).max()))
-
-
-@pytest.mark.parametrize("kind", ["tokens", "hidden"])
-def test_without_a_linear_head_there_is_no_influence(kind: str, few: Dataset) -> None:
-    model = models.wrap(OtherHead(kind), few.pixels(slice(0, 2)))
-    assert np.isnan(influence_on_robust_loss(model, few, NormBall("l2", 0.4), "cpu")).all()
 
 
 def test_the_linear_head_of_a_network_with_a_chosen_layer_counts_if_that_feeds_it(few: Dataset) -> None:

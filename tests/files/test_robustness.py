@@ -29,20 +29,6 @@ def test_robustness_is_what_standard_evidence_does_not_explain() -> None:
     assert np.corrcoef(at_chance, robustness.class_ranks(shared + own, labels))[0, 1] > 0.999
 
 
-def test_means_are_of_the_scores_that_all_repetitions_have() -> None:
-    assert [*robustness.finite_means([{"score": np.zeros(2), "added_since": np.zeros(2)}, {"score": np.ones(2)}])] == ["score"]
-
-
-def test_subset_score_is_the_rank_of_the_mean_of_three_ranks() -> None:
-    labels, mean = np.array([0, 0, 0, 0, 1]), {"robust_pgd_steps_to_misclassify": np.array([0.0, 0.0, 11.0, 4.0, 3.0])}
-    score = np.array([0.0, 1 / 3, 2 / 3, 1.0, 0.5])
-    assert robustness.subset_score(mean, score, labels).tolist() == pytest.approx([0, 1 / 3, 5 / 6, 5 / 6, 0.5])
-    influence = np.array([9.0, 0.0, -1.0, 2.0, 1.0])
-    found = robustness.subset_score({**mean, robustness.INFLUENCE: influence}, score, labels)
-    assert found.tolist() == pytest.approx([1 / 3, 0, 2 / 3, 1, 0.5])
-    assert robustness.subset_score({**mean, robustness.INFLUENCE: influence * np.nan}, score, labels)[2] == pytest.approx(5 / 6)
-
-
 @pytest.mark.parametrize("top", [0.5, 0.2, 0.04])
 def test_subsets_are_balanced_and_hold_the_highest_and_the_lowest(top: float) -> None:
     generator = np.random.default_rng(0)

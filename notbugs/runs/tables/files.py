@@ -15,7 +15,6 @@ class FileRow(Row):
     file: str
     label: str
     robustness: float
-    subset_score: float | None = None
     category: str
     suggested_label: str
     label_quality: float
@@ -38,7 +37,6 @@ class FileRow(Row):
     standard_confidence_drop: float
     robust_confidence_drop: float
     pgd_steps_to_misclassify: float
-    influence_on_robust_loss: float | None = None
     inversion_error: float
     epochs_correct: float
     epochs_confidence: float
@@ -84,7 +82,7 @@ class LabelErrorsRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetRow(Row):
-    """One file of the subset with the highest (robust) or the lowest (nonrobust) `subset_score`."""
+    """One file of the subset with the highest (robust) or the lowest (nonrobust) robustness."""
 
     table: ClassVar[str] = "subsets"
     subset: str
@@ -92,7 +90,6 @@ class SubsetRow(Row):
     file: str
     label: str
     robustness: float
-    subset_score: float | None = None
     category: str
 
 
