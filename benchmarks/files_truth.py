@@ -50,7 +50,10 @@ def truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
 
 
 ORACLE_TEST = 500  # images
-ORACLE_CUES = {"background": 0.5, "texture_norm": 0.3}  # by a grating of 0.5 all classifiers are fooled, those by the truth, too
+ORACLE_CUES: dict[str, Any] = {
+    "background": 0.5,
+    "texture_norm": 0.3,
+}  # by a grating of 0.5 all classifiers are fooled, those by the truth, too
 
 
 def oracle(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:

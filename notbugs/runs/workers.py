@@ -106,15 +106,24 @@ class _Slot:
         self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> "Future[Result]":
         job, found = pickle.dumps(partial(function, *args, **kwargs)), Future[Result]()
-        connection = self.connection if self.alive and self.connection else self._start()
-        try:
-            connection.send_bytes(job)
-        except OSError:  # killed since it was looked at
-            raise WorkerEndedError(self.how_it_ended()) from None
+        connection = self._send(job)
         found.set_running_or_notify_cancel()  # its worker has it: it can be killed, not cancelled
         self.future = found  # type: ignore[assignment]  # of any result
         threading.Thread(target=_wait_for_result, args=(connection, found), daemon=True).start()
         return found
+
+    def _send(self, job: bytes) -> Connection:
+        """Give the process a job, or a new one if it was killed before it had it. Returns the connection."""
+        if self.alive and self.connection:
+            with suppress(OSError):  # killed since it was looked at
+                self.connection.send_bytes(job)
+                return self.connection
+        connection = self._start()
+        try:
+            connection.send_bytes(job)
+        except OSError:
+            raise WorkerEndedError(self.how_it_ended()) from None
+        return connection
 
     def _start(self) -> Connection:
         self.end()

@@ -120,6 +120,19 @@ def test_a_worker_that_is_killed_between_two_jobs_costs_nothing() -> None:
 
 @linux
 @pytest.mark.slow
+def test_a_worker_whose_end_is_not_known_yet_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has removed the process, but its server has not said so yet."""
+    with workers.WorkerProcesses(1, [{}]) as executor:
+        pid = executor.submit(os.getpid).result()
+        os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}").exists():
+            time.sleep(0.001)
+        monkeypatch.setattr(workers._Slot, "alive", True)
+        assert executor.submit(os.getpid).result(timeout=30) != pid
+
+
+@linux
+@pytest.mark.slow
 def test_half_a_message_of_a_killed_worker_is_its_end() -> None:
     """A process that could write into its own end would wait for the other half for ever."""
     with workers.WorkerProcesses(1, [{}]) as executor:
