@@ -50,10 +50,8 @@ def truth(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
 
 
 ORACLE_TEST = 500  # images
-ORACLE_CUES: dict[str, Any] = {
-    "background": 0.5,
-    "texture_norm": 0.3,
-}  # by a grating of 0.5 all classifiers are fooled, those by the truth, too
+# by a grating of 0.5 all classifiers are fooled, those trained on the upper half by the truth, too
+ORACLE_CUES: dict[str, Any] = {"background": 0.5, "texture_norm": 0.3}
 
 
 def oracle(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:

@@ -80,12 +80,22 @@ def maximize(
 def last_iterate(
     objective: Objective, images: Tensor, threat_model: ThreatModel, *, steps: int, rule: UpdateRule, start: Tensor | None = None
 ) -> Tensor:
-    """As `maximize`, but the last iterate, whatever its criterion: it costs one forward and one backward pass per step, no more.
+    """The last iterate of the search of `maximize`, whatever its criterion, without the forward pass at the end.
+
+    Parameters
+    ----------
+    objective, images, threat_model, steps, rule, start
+        As of `maximize`.
 
     Returns
     -------
     Tensor, (N, C, H, W), in [0, 1]
-        Of what the model does to it nothing is known.
+        Whether it is misclassified is not known.
+
+    Raises
+    ------
+    InputError
+        As of `maximize`.
     """
     found = images
     for iterate, _ in _iterates(objective, images, threat_model, steps, rule, start):
