@@ -253,6 +253,7 @@ def test_a_tab_that_sees_the_answers_late_deletes_none(open_page: OpenPage, digi
     other.goto(digits_page.as_uri())
     ready(other)
     assert other.locator("#start").is_visible()  # it has read nothing
+    other.wait_for_function("JSON.stringify({ ...localStorage }).includes('when')")  # sooner than a person has typed a name
     start(other, "B")  # and answers all the same
     other.wait_for_selector("#progress:text-is('2 of 60')")
     page.keyboard.press("2")
