@@ -94,6 +94,8 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("files.md", ["files-candidates-photographs.json"], []),
     ("files.md", ["files-candidates-cifar10-new.json"], []),
     ("files.md", ["files-oracle.json"], []),
+    ("files.md", ["files-robustness-digits.json"], []),
+    ("files.md", ["files-robustness-cifar10.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("peers.md", ["peers.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
