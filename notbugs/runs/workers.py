@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import ParamSpec, Self, TypeVar
 
 from notbugs.allocator import keep_freed_memory
-from notbugs.errors import InputError
+from notbugs.errors import InputError, one_line
 from notbugs.runs import server
 from notbugs.runs.engine import Engine, portable
 from notbugs.runs.ranks import VISIBLE
@@ -34,7 +34,15 @@ SECONDS_TO_END = 1.0  # a killed process takes milliseconds; one that waits for 
 
 
 class WorkerEndedError(Exception):
-    """A worker ended before its job did. The text says how."""
+    """A worker ended before its job did. `how` says in words how it ended."""
+
+    def __init__(self, process: BaseProcess | None, text: str = "") -> None:
+        super().__init__(text)
+        self.process = process
+
+    def how(self) -> str:
+        """How it ended. In the thread that started the process: two that ask for an exit code take it from each other."""
+        return str(self) or how_it_ended(self.process)
 
 
 @contextmanager
@@ -67,8 +75,7 @@ class WorkerProcesses(Executor):
 
     def lost(self, name: str, future: object, error: BaseException) -> InputError:
         """The error for a job whose worker ended."""
-        slot = next((each for each in self._slots if each.future is future), None)
-        said = slot.how_it_ended() if slot else str(error)
+        said = error.how() if isinstance(error, WorkerEndedError) else one_line(f"{type(error).__name__}: {error}")
         return InputError(name, f"its process {said}", remedy="if memory ran out, use --workers 1")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -109,7 +116,7 @@ class _Slot:
         connection = self._send(job)
         found.set_running_or_notify_cancel()  # its worker has it: it can be killed, not cancelled
         self.future = found  # type: ignore[assignment]  # of any result
-        threading.Thread(target=_wait_for_result, args=(connection, found), daemon=True).start()
+        threading.Thread(target=_wait_for_result, args=(self.process, connection, found), daemon=True).start()
         return found
 
     def _send(self, job: bytes) -> Connection:
@@ -122,7 +129,7 @@ class _Slot:
         try:
             connection.send_bytes(job)
         except OSError:
-            raise WorkerEndedError(self.how_it_ended()) from None
+            raise WorkerEndedError(self.process) from None
         return connection
 
     def _start(self) -> Connection:
@@ -138,19 +145,11 @@ class _Slot:
         try:
             made.start()
         except (OSError, EOFError) as error:  # no memory, no more processes; its server was killed
-            raise WorkerEndedError(f"could not be started ({error or type(error).__name__})") from None
+            raise WorkerEndedError(made, f"could not be started ({error or type(error).__name__})") from None
         finally:
             theirs.close()  # or the end of the worker would not end the connection
         self.connection = ours
         return ours
-
-    def how_it_ended(self) -> str:
-        """In words."""
-        if self.process is not None and self.process.pid is not None:
-            self.process.join(SECONDS_FOR_A_CODE)
-        code = self.process.exitcode if self.process is not None else None
-        killed = code is None or code < 0 or code == 255  # unknown: of a worker whose server was killed, too
-        return "was killed" if killed else f"ended with exit code {code}"
 
     def end(self) -> None:
         """Kill it, if it is there. Safe to call twice."""
@@ -160,12 +159,21 @@ class _Slot:
         self.process = self.connection = self.future = None
 
 
-def _wait_for_result(connection: Connection, future: "Future[Result]") -> None:
+def how_it_ended(process: BaseProcess | None) -> str:
+    """How a process ended, in words; waits a moment for its exit code."""
+    if process is not None and process.pid is not None:
+        process.join(SECONDS_FOR_A_CODE)
+    code = process.exitcode if process is not None else None
+    killed = code is None or code < 0 or code == 255  # unknown: of a worker whose server was killed, too
+    return "was killed" if killed else f"ended with exit code {code}"
+
+
+def _wait_for_result(process: BaseProcess | None, connection: Connection, future: "Future[Result]") -> None:
     """In a thread: what a worker answers is the result of a job; the end of the connection is the end of the worker."""
     try:
         result, error = pickle.loads(connection.recv_bytes())
     except (EOFError, OSError):
-        future.set_exception(WorkerEndedError("ended"))
+        future.set_exception(WorkerEndedError(process))
         return
     if error is not None:
         future.set_exception(error)

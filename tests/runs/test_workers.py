@@ -143,6 +143,19 @@ def test_half_a_message_of_a_killed_worker_is_its_end() -> None:
         assert str(executor.lost("a", future, error.value)) == KILLED
 
 
+@linux
+@pytest.mark.slow
+def test_how_a_worker_ended_is_known_when_another_has_its_place() -> None:
+    """A job that kills its worker at once does so before the next one is given out."""
+    with workers.WorkerProcesses(1, [{}]) as executor:
+        for job, ending in ((jobs.die, "was killed"), (jobs.leave, "ended with exit code 9")):
+            future = executor.submit(job, ignore_progress)
+            error = future.exception(timeout=30)
+            assert isinstance(error, workers.WorkerEndedError)
+            assert executor.submit(os.getpid).result(timeout=30) != os.getpid()
+            assert f"a: its process {ending};" in str(executor.lost("a", future, error))
+
+
 KILLED = "a: its process was killed; if memory ran out, use --workers 1"
 
 
