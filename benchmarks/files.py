@@ -6,6 +6,8 @@
 
 The files are scored twice, with different seeds, in RUNS/NAME-seed0 and -seed1, as by `notbugs files`: stopped, it is resumed.
 
+regression    the weights of a combination of all scores, from trainings on halves by random combinations, measured on a quarter
+              of the training files that these trainings do not see. In `halves` it is the score "subset regression"
 halves        standard training on the upper and on the lower half of the files by each score (class-balanced, equal in size), and
               on random halves: clean accuracy, robust accuracy at half of epsilon and at epsilon, under the standard ensemble
 stability     Spearman's rank correlation of each column between the two scorings
@@ -40,7 +42,7 @@ from harness import ResultsFile, Row, TimeLimit, argument_parser, measure, recor
 if TYPE_CHECKING:
     from files_scoring import Benchmark
 
-PARTS = ("halves", "stability", "label-errors", "truth", "feature-truth", "oracle", "cost", "features")
+PARTS = ("regression", "halves", "stability", "label-errors", "truth", "feature-truth", "oracle", "cost", "features")
 PACKAGES = ("cleanlab", "scipy", "numpy")
 
 
@@ -55,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--trainings", type=int, default=5, help="of each half")
     found.add_argument("--first-training", type=int, default=0, metavar="SEED", help="seed of the first; the others follow")
     found.add_argument("--random", type=int, default=3, help="random halves")
+    found.add_argument("--directions", type=int, default=60, help="random combinations of scores of `regression`")
     found.add_argument("--test", type=int, default=10**9, help="test images, evenly spaced")
     found.add_argument("--max-files", type=int, default=0, help="files of `label-errors` and `cost`; 0: all")
     found.add_argument("--relabeled", nargs="+", type=float, default=[0.0, 0.05], help="shares of `label-errors`")
@@ -77,7 +80,7 @@ def main() -> None:
     for part in options.parts:
         if limit.over:
             break
-        if part != "halves":  # which is resumed
+        if part not in ("regression", "halves"):  # which are resumed
             results.drop(part=part, dataset=benchmark.name)
         rows = ({"dataset": benchmark.name, **row} for row in _work(part)(benchmark, results))
         measure(results, part, rows, recorded_arguments(options), limit=limit)
@@ -85,11 +88,12 @@ def main() -> None:
 
 def _work(part: str) -> "Callable[[Benchmark, ResultsFile], Iterator[Row]]":
     """The function that measures a part."""
-    from files_halves import halves
+    from files_halves import halves, regressed
     from files_scoring import cost, features, label_errors, stability
     from files_truth import feature_truth, oracle, truth
 
     return {
+        "regression": regressed,
         "halves": halves,
         "stability": stability,
         "label-errors": label_errors,

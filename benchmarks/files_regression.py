@@ -1,0 +1,122 @@
+"""Part `regression` of files.py: which combination of scores separates furthest, from trainings on halves by random combinations.
+
+The separation of halves by random weights is regressed on how much the halves differ in each score. The weights that come out are
+a score of their own, SUBSET_REGRESSION, for the part `halves`. This is a datamodel (Ilyas et al. 2022) of few parameters: not one
+for each file, but one for each score. Everything happens within the training files: a quarter is held out to measure on.
+"""
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+from files_scoring import Benchmark
+from harness import ResultsFile, Row
+
+import notbugs.train as train
+from notbugs import metrics
+from notbugs.errors import InputError
+from notbugs.files import crossfit
+from notbugs.files.config import FilesConfig, crossfit_config, load_splits
+from notbugs.files.robustness import class_ranks, top_and_bottom
+
+SUBSET_REGRESSION = "subset regression"
+HELD_OUT_FOLDS = 4  # one of them is held out
+RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))  # beside a mean of 1 on the diagonal
+
+
+def regression(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray]) -> Iterator[Row]:
+    """The separation of one training on each half by random combinations; then the weight of each score."""
+    known = {"part": "regression", "dataset": benchmark.name}
+    options, sides = benchmark.options, _Sides(benchmark, scores)
+    todo = [number for number in range(options.directions) if not results.has(**known, direction=number)]
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as executor:
+        config, held_out = benchmark.config(), sides.held_out.tolist()
+        futures = [
+            [executor.submit(held_out_accuracy, config, half.tolist(), held_out, 2000 + number) for half in sides.halves(number)]
+            for number in todo
+        ]
+        for number, pair in zip(todo, futures, strict=True):
+            upper, lower = (future.result() for future in pair)
+            yield {"direction": number, "separation": upper - lower, "n": len(held_out)}
+    weights, correlation = _fitted(benchmark, results, scores)
+    results.drop(**known, direction=None)
+    for name, weight in zip(scores, weights, strict=True):
+        yield {"score": name, "weight": float(weight)}
+    yield {"score": SUBSET_REGRESSION, "correlation_left_out": correlation}
+
+
+class _Sides:
+    """The halves of each random combination of the scores, of three quarters of the training files; the others are held out."""
+
+    def __init__(self, benchmark: Benchmark, scores: Mapping[str, np.ndarray]) -> None:
+        labels = benchmark.splits().train.labels
+        self.ranks = np.stack([class_ranks(each, labels.numpy()) for each in scores.values()], axis=1)
+        held_out = (crossfit.stratified_folds(labels, HELD_OUT_FOLDS, 0) == 0).numpy()
+        self.held_out, self.pool = held_out.nonzero()[0], (~held_out).nonzero()[0]
+        self.labels = [str(label) for label in labels[torch.from_numpy(self.pool)].tolist()]
+
+    def halves(self, number: int) -> list[np.ndarray]:
+        """Upper and lower half."""
+        weights = np.random.default_rng(number).standard_normal(self.ranks.shape[1])
+        sides = top_and_bottom(self.labels, (self.ranks[self.pool] @ weights).tolist(), 0.5)
+        return [self.pool[side] for side in sides]
+
+    def difference(self, number: int) -> np.ndarray:
+        """How much the halves differ in each score, in ranks."""
+        upper, lower = self.halves(number)
+        found: np.ndarray = self.ranks[upper].mean(0) - self.ranks[lower].mean(0)
+        return found
+
+
+def held_out_accuracy(config: FilesConfig, files: list[int], test: list[int], seed: int) -> float:
+    """Standard training on some of the training files; robust accuracy on others, mean over both epsilons, quick ensemble."""
+    torch.set_num_threads(1)
+    splits = load_splits(config)
+    settings = crossfit_config(config, splits)
+    settings = replace(settings, batch_size=settings.batch_size // 2)
+    half, others = (splits.train.select(torch.tensor(each)) for each in (files, test))
+    model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=settings, seed=seed, device="cpu")
+    threat_model = settings.threat_model
+    threat_models = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model]
+    _, half_epsilon, epsilon = metrics.robust_accuracy(model, others, threat_models, budget="quick")
+    return (half_epsilon.accuracy + epsilon.accuracy) / 2
+
+
+def regressed_score(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The combination that the trainings of the part `regression` predict to separate furthest."""
+    weights, _ = _fitted(benchmark, results, scores)
+    found: np.ndarray = _Sides(benchmark, scores).ranks @ weights
+    return found
+
+
+def _fitted(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    known = {"part": "regression", "dataset": benchmark.name}
+    rows = [row for row in results.rows if known.items() <= row.items() and row.get("direction") is not None]
+    if not rows:
+        raise InputError("--scores", f"{SUBSET_REGRESSION} needs the part `regression` first", "none of its rows in --out")
+    sides = _Sides(benchmark, scores)
+    return ridge_weights(
+        np.array([sides.difference(row["direction"]) for row in rows]), np.array([row["separation"] for row in rows])
+    )
+
+
+def ridge_weights(differences: np.ndarray, separations: np.ndarray) -> tuple[np.ndarray, float]:
+    """The weight of each score, and the correlation of the separations with predictions for rows left out.
+
+    Ridge regression without an intercept: halves that do not differ do not separate. The ridge is that with the least error for
+    rows left out one by one.
+    """
+    gram = differences.T @ differences
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for ridge in RIDGES:
+        inverse = np.linalg.inv(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)))
+        weights = inverse @ differences.T @ separations
+        leverage = np.einsum("ij,jk,ik->i", differences, inverse, differences)
+        errors = (separations - differences @ weights) / (1 - leverage)
+        if best is None or (errors**2).mean() < best[0]:
+            best = float((errors**2).mean()), weights, separations - errors
+    assert best is not None
+    return best[1], float(np.corrcoef(best[2], separations)[0, 1])
