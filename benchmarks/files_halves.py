@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from files_candidates import CANDIDATES, INFLUENCE, STRATIFIED, candidates, stratified
-from files_regression import SUBSET_REGRESSION, regressed_score, regression
+from files_regression import EQUAL_CLEAN, SUBSET_REGRESSION, regressed_scores, regression
 from files_scoring import Benchmark, normalized
 from harness import ResultsFile, Row
 
@@ -98,8 +98,8 @@ def _scores(benchmark: Benchmark, results: ResultsFile) -> dict[str, np.ndarray]
         found[CLEANLAB] = _label_quality(whole, labels)
     plain = options.scores or [*found]
     found |= candidates(benchmark, whole, robustness, [*options.scores, *options.stratify])
-    if SUBSET_REGRESSION in options.scores:
-        found[SUBSET_REGRESSION] = regressed_score(benchmark, results, regressors(benchmark))
+    if {SUBSET_REGRESSION, EQUAL_CLEAN} & {*options.scores}:
+        found |= regressed_scores(benchmark, results, regressors(benchmark))
     if unknown := {*options.scores, *options.stratify} - found.keys():
         known = ", ".join(sorted({*found, CLEANLAB, *CANDIDATES}))
         raise InputError("--scores, --stratify", f"must be of {known}", ", ".join(sorted(unknown)))

@@ -23,6 +23,8 @@ from notbugs.files.config import FilesConfig, crossfit_config, load_splits
 from notbugs.files.robustness import class_ranks, top_and_bottom
 
 SUBSET_REGRESSION = "subset regression"
+EQUAL_CLEAN = "subset regression, equal clean accuracy"
+OUTCOMES = ("separation", "clean_difference")  # in this order in `regressed_scores`
 HELD_OUT_FOLDS = 4  # one of them is held out
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))  # beside a mean of 1 on the diagonal
 
@@ -39,13 +41,15 @@ def regression(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, 
             for number in todo
         ]
         for number, pair in zip(todo, futures, strict=True):
-            upper, lower = (future.result() for future in pair)
-            yield {"direction": number, "separation": upper - lower, "n": len(held_out)}
-    weights, correlation = _fitted(benchmark, results, scores)
+            (clean_upper, upper), (clean_lower, lower) = (future.result() for future in pair)
+            differences = {"separation": upper - lower, "clean_difference": clean_upper - clean_lower}
+            yield {"direction": number, **differences, "n": len(held_out)}
     results.drop(**known, direction=None)
-    for name, weight in zip(scores, weights, strict=True):
-        yield {"score": name, "weight": float(weight)}
-    yield {"score": SUBSET_REGRESSION, "correlation_left_out": correlation}
+    for outcome in OUTCOMES:
+        weights, correlation = _fitted(benchmark, results, scores, outcome)
+        for name, weight in zip(scores, weights, strict=True):
+            yield {"outcome": outcome, "score": name, "weight": float(weight)}
+        yield {"outcome": outcome, "score": SUBSET_REGRESSION, "correlation_left_out": correlation}
 
 
 class _Sides:
@@ -71,8 +75,8 @@ class _Sides:
         return found
 
 
-def held_out_accuracy(config: FilesConfig, files: list[int], test: list[int], seed: int) -> float:
-    """Standard training on some of the training files; robust accuracy on others, mean over both epsilons, quick ensemble."""
+def held_out_accuracy(config: FilesConfig, files: list[int], test: list[int], seed: int) -> tuple[float, float]:
+    """Standard training on some of the training files. Accuracy on others: clean, and robust (mean of both epsilons, quick)."""
     torch.set_num_threads(1)
     splits = load_splits(config)
     settings = crossfit_config(config, splits)
@@ -81,30 +85,41 @@ def held_out_accuracy(config: FilesConfig, files: list[int], test: list[int], se
     model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=settings, seed=seed, device="cpu")
     threat_model = settings.threat_model
     threat_models = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model]
-    _, half_epsilon, epsilon = metrics.robust_accuracy(model, others, threat_models, budget="quick")
-    return (half_epsilon.accuracy + epsilon.accuracy) / 2
+    clean, half_epsilon, epsilon = metrics.robust_accuracy(model, others, threat_models, budget="quick")
+    return clean.accuracy, (half_epsilon.accuracy + epsilon.accuracy) / 2
 
 
-def regressed_score(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The combination that the trainings of the part `regression` predict to separate furthest."""
-    weights, _ = _fitted(benchmark, results, scores)
-    found: np.ndarray = _Sides(benchmark, scores).ranks @ weights
+def regressed_scores(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The combination predicted to separate furthest, and that of those whose halves are predicted to be equally accurate."""
+    ranks = _Sides(benchmark, scores).ranks
+    separation, clean = (_fitted(benchmark, results, scores, outcome)[0] for outcome in OUTCOMES)
+    return {SUBSET_REGRESSION: ranks @ separation, EQUAL_CLEAN: ranks @ orthogonal(separation, clean, np.cov(ranks.T))}
+
+
+def orthogonal(weights: np.ndarray, other: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Weights whose halves do not differ in what the other ones predict.
+
+    Halves by weights w differ in the scores in proportion to covariance @ w.
+    """
+    shared = (other @ covariance @ weights) / (other @ covariance @ other)
+    found: np.ndarray = weights - shared * other
     return found
 
 
-def _fitted(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
+def _fitted(
+    benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray], outcome: str
+) -> tuple[np.ndarray, float]:
     known = {"part": "regression", "dataset": benchmark.name}
     rows = [row for row in results.rows if known.items() <= row.items() and row.get("direction") is not None]
     if not rows:
         raise InputError("--scores", f"{SUBSET_REGRESSION} needs the part `regression` first", "none of its rows in --out")
     sides = _Sides(benchmark, scores)
-    return ridge_weights(
-        np.array([sides.difference(row["direction"]) for row in rows]), np.array([row["separation"] for row in rows])
-    )
+    differences = np.array([sides.difference(row["direction"]) for row in rows])
+    return ridge_weights(differences, np.array([row[outcome] for row in rows]))
 
 
-def ridge_weights(differences: np.ndarray, separations: np.ndarray) -> tuple[np.ndarray, float]:
-    """The weight of each score, and the correlation of the separations with predictions for rows left out.
+def ridge_weights(differences: np.ndarray, outcomes: np.ndarray) -> tuple[np.ndarray, float]:
+    """The weight of each score, and the correlation of the outcomes with predictions for rows left out.
 
     Ridge regression without an intercept: halves that do not differ do not separate. The ridge is that with the least error for
     rows left out one by one.
@@ -113,10 +128,10 @@ def ridge_weights(differences: np.ndarray, separations: np.ndarray) -> tuple[np.
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for ridge in RIDGES:
         inverse = np.linalg.inv(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)))
-        weights = inverse @ differences.T @ separations
+        weights = inverse @ differences.T @ outcomes
         leverage = np.einsum("ij,jk,ik->i", differences, inverse, differences)
-        errors = (separations - differences @ weights) / (1 - leverage)
+        errors = (outcomes - differences @ weights) / (1 - leverage)
         if best is None or (errors**2).mean() < best[0]:
-            best = float((errors**2).mean()), weights, separations - errors
+            best = float((errors**2).mean()), weights, outcomes - errors
     assert best is not None
-    return best[1], float(np.corrcoef(best[2], separations)[0, 1])
+    return best[1], float(np.corrcoef(best[2], outcomes)[0, 1])
