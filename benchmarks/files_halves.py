@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from files_candidates import CANDIDATES, INFLUENCE, STRATIFIED, candidates, stratified
 from files_regression import EQUAL_CLEAN, SUBSET_REGRESSION, regressed_scores, regression
-from files_scoring import Benchmark, normalized
+from files_scoring import Benchmark, loaded_splits, normalized
 from harness import ResultsFile, Row
 
 import notbugs.train as train
@@ -18,7 +18,7 @@ from notbugs import data, metrics
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files import crossfit
-from notbugs.files.config import FilesConfig, crossfit_config, load_splits
+from notbugs.files.config import FilesConfig, crossfit_config
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import top_and_bottom
@@ -54,7 +54,7 @@ def halves(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
 def train_on_half(config: FilesConfig, indices: list[int], seed: int, test_images: int) -> Row:
     """Standard training on some of the files; accuracy on the test part, clean and under attack."""
     torch.set_num_threads(1)
-    splits = load_splits(config)
+    splits = loaded_splits(config)
     test = splits.test.select(data.evenly_spaced(test_images, len(splits.test)))
     return accuracies_after_training(splits.train.select(torch.tensor(indices)), test, crossfit_config(config, splits), seed)
 

@@ -12,14 +12,14 @@ from multiprocessing import get_context
 
 import numpy as np
 import torch
-from files_scoring import Benchmark
+from files_scoring import Benchmark, loaded_splits
 from harness import ResultsFile, Row
 
 import notbugs.train as train
 from notbugs import metrics
 from notbugs.errors import InputError
 from notbugs.files import crossfit
-from notbugs.files.config import FilesConfig, crossfit_config, load_splits
+from notbugs.files.config import FilesConfig, crossfit_config
 from notbugs.files.robustness import class_ranks, top_and_bottom
 
 SUBSET_REGRESSION = "subset regression"
@@ -78,7 +78,7 @@ class _Sides:
 def held_out_accuracy(config: FilesConfig, files: list[int], test: list[int], seed: int) -> tuple[float, float]:
     """Standard training on some of the training files. Accuracy on others: clean, and robust (mean of both epsilons, quick)."""
     torch.set_num_threads(1)
-    splits = load_splits(config)
+    splits = loaded_splits(config)
     settings = crossfit_config(config, splits)
     settings = replace(settings, batch_size=settings.batch_size // 2)
     half, others = (splits.train.select(torch.tensor(each)) for each in (files, test))

@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,6 +27,7 @@ from notbugs.runs.tables.files import FileRow
 
 FOLDS = 3
 CATEGORIES_OF_FEATURES = {"robust": "robust_features", "non-robust": "nonrobust_features", "useless": "useless_features"}
+loaded_splits = lru_cache(maxsize=1)(load_splits)  # worker processes train on parts of one data set, again and again
 FEATURE_IMAGES = 1000  # of training and of testing, in `features`
 
 
