@@ -46,7 +46,7 @@ class Benchmark:
 
     def splits(self, seed: int = 0) -> data.Splits:
         """The data set; the synthetic one differs by seed."""
-        return load_splits(self.config(seed))
+        return loaded_splits(self.config(seed))
 
     def crossfit_config(self, seed: int = 0) -> CrossfitConfig:
         """How cross-fitted models are trained."""

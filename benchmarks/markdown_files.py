@@ -24,6 +24,7 @@ PUBLISHED = (
     "forgetting events",
     "cleanlab label quality",
 )
+OUTCOMES = ("separation", "clean_difference")  # of `regression`
 SCORE_TITLES = {OWN: "**robustness** (notbugs)"}
 TEST_TITLES = {
     "files whose shape is another class's": "AUC for finding the {n_positive} of {n:,} files whose shape is another class's",
@@ -139,6 +140,21 @@ def _robust(row: Row) -> float:
     return float((row["robust_accuracy_half_epsilon"] + row["robust_accuracy"]) / 2)
 
 
+def _regression(rows: Rows) -> Iterator[str]:
+    """The weight of each score in the prediction of each outcome, and how well pairs that are left out are predicted."""
+    for dataset in _datasets(rows):
+        own = [row for row in rows if row["dataset"] == dataset]
+        measured = [row for row in own if "direction" in row]
+        known = {
+            (row["outcome"], row["score"]): row.get("weight", row.get("correlation_left_out")) for row in own if "outcome" in row
+        }
+        names = dict.fromkeys(row["score"] for row in own if "weight" in row)
+        lines = [[name, *(figure(known.get((outcome, name))) for outcome in OUTCOMES)] for name in names]
+        last = ["correlation with pairs left out", *(figure(known.get((each, "subset regression"))) for each in OUTCOMES)]
+        yield f"{_title(dataset)}, {len(measured)} pairs of trainings, {measured[0]['n']:,} held-out files:"
+        yield table(("score", "weight for separation", "weight for the difference of clean accuracy"), [*lines, last])
+
+
 # ---- the other parts ---------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +246,7 @@ def _explorer(rows: Rows) -> Iterator[str]:
 
 
 FILES_TABLES: dict[str, Callable[[Rows], Iterator[str]]] = {
+    "regression": _regression,
     "halves": _halves,
     "stability": _stability,
     "label-errors": _label_errors,

@@ -376,6 +376,25 @@ def test_influence_is_the_product_of_gradients_of_the_last_layer(load: Load) -> 
     torch.testing.assert_close(found, products.sum(1) - products.diagonal(), rtol=1e-3, atol=1e-4)
 
 
+def test_ridge_weights_are_found_again_and_orthogonal_ones_do_not_move_the_other_outcome(load: Load) -> None:
+    module, generator = load("files_regression"), np.random.default_rng(0)
+    differences, truth = generator.normal(size=(60, 9)), generator.normal(size=9)
+    outcomes = differences @ truth + 0.1 * generator.normal(size=60)
+    weights, correlation = module.ridge_weights(differences, outcomes)
+    np.testing.assert_allclose(weights, truth, atol=0.2)
+    assert correlation > 0.99
+    _, by_chance = module.ridge_weights(differences, generator.normal(size=60))
+    assert abs(by_chance) < 0.6
+
+    ranks, other = generator.uniform(size=(4000, 9)), generator.normal(size=9)
+    found = module.orthogonal(truth, other, np.cov(ranks.T))
+    gaps = []
+    for score in (ranks @ truth, ranks @ found):
+        upper, lower = top_and_bottom(["a"] * 4000, score.tolist(), 0.5)
+        gaps.append((ranks[upper].mean(0) - ranks[lower].mean(0)) @ np.stack([truth, other], axis=1))
+    assert abs(gaps[1][1]) < 0.1 * abs(gaps[0][1]) and gaps[1][0] > 0.2
+
+
 def test_a_run_prints_the_same_from_its_folder_and_from_its_file(load: Load, tmp_path: Path) -> None:
     command = "notbugs run /home/me/photos --out /home/me/runs/a"
     rows = {"accuracy": lambda seed: [*accuracy_rows(ACCURACIES, seed), *attacked_rows(seed)], "sets": set_rows}
