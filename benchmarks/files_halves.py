@@ -98,10 +98,10 @@ def _scores(benchmark: Benchmark, results: ResultsFile) -> dict[str, np.ndarray]
         found[CLEANLAB] = _label_quality(whole, labels)
     plain = options.scores or [*found]
     found |= candidates(benchmark, whole, robustness, [*options.scores, *options.stratify])
-    if {SUBSET_REGRESSION, EQUAL_CLEAN} & {*options.scores}:
+    if {SUBSET_REGRESSION, EQUAL_CLEAN} & {*options.scores, *options.stratify}:
         found |= regressed_scores(benchmark, results, regressors(benchmark))
     if unknown := {*options.scores, *options.stratify} - found.keys():
-        known = ", ".join(sorted({*found, CLEANLAB, *CANDIDATES}))
+        known = ", ".join(sorted({*found, CLEANLAB, *CANDIDATES, SUBSET_REGRESSION, EQUAL_CLEAN}))
         raise InputError("--scores, --stratify", f"must be of {known}", ", ".join(sorted(unknown)))
     difficulty = np.mean([each["standard_margin"] for each in whole], axis=0)
     tenths = {name + STRATIFIED: stratified(found[name], difficulty, labels) for name in options.stratify}
