@@ -28,6 +28,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 SECONDS_TO_CONNECT = 30.0
+SECONDS_TO_WRITE = 2.0  # a scheduler writes its file in place: for a moment it is empty, or ends in the middle
 SECONDS_FOR_AN_ANSWER = 5.0  # milliseconds, as a rule
 SECONDS_TO_ANSWER = 60.0  # after which a scheduler is taken for gone
 SECONDS_WITHOUT_WORKERS = 300.0  # at the start, and after the last one has gone
@@ -153,14 +154,18 @@ def _dask(address: str, workers: int | None, device: Callable[[], str] | None) -
 
 
 def _address_in(file: Path) -> str:
-    """What a scheduler file says, which `dask scheduler` and `Client.write_scheduler_file` write."""
-    try:
-        address = json.loads(read_at_most(file, MOST_BYTES))["address"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            "--executor", "must be a file that `dask scheduler --scheduler-file` wrote", f"{file}: {_line(error)}"
-        ) from None
-    return str(address)
+    """What a scheduler file says, which `dask scheduler` and `Client.write_scheduler_file` write. Half of one is read again."""
+    until = time.monotonic() + SECONDS_TO_WRITE
+    while True:
+        try:
+            return str(json.loads(read_at_most(file, MOST_BYTES))["address"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            if isinstance(error, json.JSONDecodeError) and time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            raise InputError(
+                "--executor", "must be a file that `dask scheduler --scheduler-file` wrote", f"{file}: {_line(error)}"
+            ) from None
 
 
 async def _reach(address: str) -> None:

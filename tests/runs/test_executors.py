@@ -98,11 +98,27 @@ def test_an_executor_that_cannot_be_shut_down_is_a_warning(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("text", ["", "[", "[1]", "{}", '{"id": "no address"}', "\x00" * 50])
-def test_a_file_that_no_scheduler_wrote_is_one_line_at_once(text: str, tmp_path: Path) -> None:
+def test_a_file_that_no_scheduler_wrote_is_one_line(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "SECONDS_TO_WRITE", 0.1)
     (tmp_path / "s.json").write_text(text)
     rule = r"^--executor: must be a file that `dask scheduler --scheduler-file` wrote, got .*s\.json: "
     with pytest.raises(InputError, match=rule):
         open_engine(str(tmp_path / "s.json"), None).__enter__()
+
+
+@pytest.mark.parametrize("begun", ["", '{"id": "Scheduler-1", "addr'])
+def test_a_scheduler_file_that_is_being_written_is_waited_for(
+    begun: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, looked = tmp_path / "s.json", []
+    file.write_text(begun)
+
+    def write_the_rest(seconds: float) -> None:
+        looked.append(seconds)
+        file.write_text('{"id": "Scheduler-1", "address": "tcp://127.0.0.1:1"}')
+
+    monkeypatch.setattr(executors.time, "sleep", write_the_rest)
+    assert executors._address_in(file) == "tcp://127.0.0.1:1" and len(looked) == 1
 
 
 def test_dask_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
