@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from typing import NamedTuple
 
@@ -10,16 +9,12 @@ import numpy as np
 import torch
 from files_candidates import CANDIDATES, INFLUENCE, STRATIFIED, candidates, stratified
 from files_regression import EQUAL_CLEAN, SUBSET_REGRESSION, regressed_scores, regression
-from files_scoring import Benchmark, loaded_splits, normalized
+from files_scoring import Benchmark, accuracies_after_training, loaded_splits, normalized
 from harness import ResultsFile, Row
 
-import notbugs.train as train
-from notbugs import data, metrics
-from notbugs.data import Dataset
+from notbugs import data
 from notbugs.errors import InputError
-from notbugs.files import crossfit
 from notbugs.files.config import FilesConfig, crossfit_config
-from notbugs.files.crossfit import CrossfitConfig
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import top_and_bottom
 
@@ -57,21 +52,6 @@ def train_on_half(config: FilesConfig, indices: list[int], seed: int, test_image
     splits = loaded_splits(config)
     test = splits.test.select(data.evenly_spaced(test_images, len(splits.test)))
     return accuracies_after_training(splits.train.select(torch.tensor(indices)), test, crossfit_config(config, splits), seed)
-
-
-def accuracies_after_training(half: Dataset, test: Dataset, settings: CrossfitConfig, seed: int) -> Row:
-    """Of standard training on half of the files, with half of the batch size: as many steps as on all files."""
-    settings = replace(settings, batch_size=settings.batch_size // 2)
-    model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=settings, seed=seed, device="cpu")
-    threat_model = settings.threat_model
-    threat_models = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model]
-    clean, half_epsilon, epsilon = metrics.robust_accuracy(model, test, threat_models)
-    return {
-        "clean_accuracy": clean.accuracy,
-        "robust_accuracy_half_epsilon": half_epsilon.accuracy,
-        "robust_accuracy": epsilon.accuracy,
-        "n": len(test),
-    }
 
 
 def _trainings(benchmark: Benchmark, results: ResultsFile) -> list[_Training]:

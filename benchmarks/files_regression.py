@@ -7,16 +7,13 @@ for each file, but one for each score. Everything happens within the training fi
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 
 import numpy as np
 import torch
-from files_scoring import Benchmark, loaded_splits
+from files_scoring import Benchmark, accuracies_after_training, loaded_splits
 from harness import ResultsFile, Row
 
-import notbugs.train as train
-from notbugs import metrics
 from notbugs.errors import InputError
 from notbugs.files import crossfit
 from notbugs.files.config import FilesConfig, crossfit_config
@@ -46,7 +43,7 @@ def regression(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, 
             yield {"direction": number, **differences, "n": len(held_out)}
     results.drop(**known, direction=None)
     for outcome in OUTCOMES:
-        weights, correlation = _fitted(benchmark, results, scores, outcome)
+        weights, correlation = _fitted(benchmark.name, results, sides, outcome)
         for name, weight in zip(scores, weights, strict=True):
             yield {"outcome": outcome, "score": name, "weight": float(weight)}
         yield {"outcome": outcome, "score": SUBSET_REGRESSION, "correlation_left_out": correlation}
@@ -79,20 +76,16 @@ def held_out_accuracy(config: FilesConfig, files: list[int], test: list[int], se
     """Standard training on some of the training files. Accuracy on others: clean, and robust (mean of both epsilons, quick)."""
     torch.set_num_threads(1)
     splits = loaded_splits(config)
-    settings = crossfit_config(config, splits)
-    settings = replace(settings, batch_size=settings.batch_size // 2)
     half, others = (splits.train.select(torch.tensor(each)) for each in (files, test))
-    model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=settings, seed=seed, device="cpu")
-    threat_model = settings.threat_model
-    threat_models = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model]
-    clean, half_epsilon, epsilon = metrics.robust_accuracy(model, others, threat_models, budget="quick")
-    return clean.accuracy, (half_epsilon.accuracy + epsilon.accuracy) / 2
+    row = accuracies_after_training(half, others, crossfit_config(config, splits), seed, budget="quick")
+    return row["clean_accuracy"], (row["robust_accuracy_half_epsilon"] + row["robust_accuracy"]) / 2
 
 
 def regressed_scores(benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The combination predicted to separate furthest, and that of those whose halves are predicted to be equally accurate."""
-    ranks = _Sides(benchmark, scores).ranks
-    separation, clean = (_fitted(benchmark, results, scores, outcome)[0] for outcome in OUTCOMES)
+    sides = _Sides(benchmark, scores)
+    ranks = sides.ranks
+    separation, clean = (_fitted(benchmark.name, results, sides, outcome)[0] for outcome in OUTCOMES)
     return {SUBSET_REGRESSION: ranks @ separation, EQUAL_CLEAN: ranks @ orthogonal(separation, clean, np.cov(ranks.T))}
 
 
@@ -106,14 +99,11 @@ def orthogonal(weights: np.ndarray, other: np.ndarray, covariance: np.ndarray) -
     return found
 
 
-def _fitted(
-    benchmark: Benchmark, results: ResultsFile, scores: Mapping[str, np.ndarray], outcome: str
-) -> tuple[np.ndarray, float]:
-    known = {"part": "regression", "dataset": benchmark.name}
+def _fitted(dataset: str, results: ResultsFile, sides: _Sides, outcome: str) -> tuple[np.ndarray, float]:
+    known = {"part": "regression", "dataset": dataset}
     rows = [row for row in results.rows if known.items() <= row.items() and row.get("direction") is not None]
     if not rows:
         raise InputError("--scores", f"{SUBSET_REGRESSION} needs the part `regression` first", "none of its rows in --out")
-    sides = _Sides(benchmark, scores)
     differences = np.array([sides.difference(row["direction"]) for row in rows])
     return ridge_weights(differences, np.array([row[outcome] for row in rows]))
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,21 @@ def normalized(probabilities: np.ndarray) -> np.ndarray:
     """Probabilities that add up to 1."""
     shares: np.ndarray = probabilities / probabilities.sum(1, keepdims=True)
     return shares
+
+
+def accuracies_after_training(half: Dataset, test: Dataset, settings: CrossfitConfig, seed: int, budget: str = "standard") -> Row:
+    """Of standard training on half of the files, with half of the batch size: as many steps as on all files."""
+    settings = replace(settings, batch_size=settings.batch_size // 2)
+    model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=settings, seed=seed, device="cpu")
+    threat_model = settings.threat_model
+    threat_models = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model]
+    clean, half_epsilon, epsilon = metrics.robust_accuracy(model, test, threat_models, budget=budget)
+    return {
+        "clean_accuracy": clean.accuracy,
+        "robust_accuracy_half_epsilon": half_epsilon.accuracy,
+        "robust_accuracy": epsilon.accuracy,
+        "n": len(test),
+    }
 
 
 # ---- the parts -------------------------------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from files_candidates import crossfitted_influence
-from files_halves import accuracies_after_training
-from files_scoring import FOLDS, Benchmark, auc
+from files_scoring import FOLDS, Benchmark, accuracies_after_training, auc
 from harness import ResultsFile, Row
 
 import notbugs.train as train
