@@ -6,7 +6,10 @@ RUN is a finished study with all controls (`--full`). Networks of seven families
 seed of the study: on its D_det (set `next-labels`), which gives the test accuracy, and on the original images, which gives the
 transfer rate of the standard model's adversarial examples. The family of the standard model is one of the seven.
 
-Stopped at any moment, the same command goes on with the rows that are missing.
+Stopped at any moment, the same command goes on with the rows that are missing; those of the usual widths are measured first.
+
+With --remake FOLDER, D_det and the adversarial examples are made again from RUN's standard models and kept in FOLDER: for a run
+whose data sets are not there any more.
 """
 
 import argparse
@@ -27,14 +30,9 @@ if TYPE_CHECKING:
 PART = "transfer-networks"
 SOURCE_FAMILY = "resnet9"  # of the standard model, whose adversarial examples are transferred
 SOURCE, ON_D_DET, ON_ORIGINAL = "standard", "trained-on-next-labels", "reinit-1"  # names in the catalog
-# family: its usual width, and twice that
-NETWORKS = tuple(
-    (family, factor * width)
-    for family, width in {
-        "resnet9": 16, "small": 16, "vgg": 16, "resnet": 8, "densenet": 16, "inception": 16, "mixer": 64
-    }.items()
-    for factor in (1, 2)
-)  # fmt: skip
+D_DET = "next-labels"
+USUAL_WIDTHS = {"resnet9": 16, "small": 16, "vgg": 16, "resnet": 8, "densenet": 16, "inception": 16, "mixer": 64}
+NETWORKS = tuple((family, factor * width) for factor in (1, 2) for family, width in USUAL_WIDTHS.items())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     found = argument_parser(__doc__, device="auto")
     found.add_argument("run", type=Path, metavar="RUN", help="a finished study with all controls")
     found.add_argument("--workers", type=int, default=1, help="processes on the same device")
+    found.add_argument("--remake", type=Path, metavar="FOLDER", help="make RUN's D_det and adversarial examples again, in FOLDER")
+    found.add_argument("--beside", type=Path, metavar="FILE", help="results of another machine: its rows are not measured again")
     return found
 
 
@@ -68,15 +68,38 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
     measured_on = results.parts.get(PART, {}).get("arguments", {}).get("run")
     if measured_on not in (None, str(options.run)):
         raise SystemExit(f"{options.out}: has figures of {measured_on}; give another --out for {options.run}")
+    have = [results, ResultsFile(options.beside, device=options.device)]
     missing = [
         (network, width, seed)
-        for seed in range(config.seed, config.seed + config.seeds)
         for network, width in NETWORKS
-        if not results.has(network=network, width=width, seed=seed)
+        for seed in range(config.seed, config.seed + config.seeds)
+        if not any(file.has(network=network, width=width, seed=seed) for file in have)
     ]
+    if options.remake:
+        for seed in sorted({seed for *_, seed in missing}):
+            _remake(config, options, seed)
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(measured, config, options, *key) for key in missing]):
             yield future.result()
+
+
+def _remake(config: "ResolvedConfig", options: argparse.Namespace, seed: int) -> None:
+    """Make D_det and the adversarial examples of one seed, unless they are there."""
+    import torch
+
+    from notbugs.runs.attempts import Attempt
+    from notbugs.runs.scheduler import ignore_progress
+    from notbugs.study import datasets, store, transferability
+    from notbugs.study.catalog import DATASETS
+
+    torch.set_num_threads(options.threads)
+    attempt = Attempt(options.remake, ignore_progress, options.remake)
+    if not store.examples_path(config, options.remake, seed, SOURCE).exists():
+        (options.remake / "examples").mkdir(parents=True, exist_ok=True)
+        transferability.make_examples(config, options.run, seed, attempt, source=SOURCE)
+    if not store.dataset_path(config, options.remake, seed, D_DET).exists():
+        (made,) = datasets.build_dataset(config, options.run, seed, attempt, spec=DATASETS[D_DET])
+        print(f"D_det of seed {seed} made again: target reached {made.target_reached:.1%}", flush=True)
 
 
 def measured(config: "ResolvedConfig", options: argparse.Namespace, network: str, width: int, seed: int) -> Row:
@@ -93,15 +116,15 @@ def measured(config: "ResolvedConfig", options: argparse.Namespace, network: str
 
     torch.set_num_threads(options.threads)
     keep_freed_memory()
-    config, splits = replace(config, network=network, width=width), load(config, seed)
+    config, splits, folder = replace(config, network=network, width=width), load(config, seed), options.remake or options.run
 
     def trained(name: str, dataset: "Dataset") -> "Model":
         spec = replace(MODELS[name], seed_key=f"{MODELS[name].seed_key}-{network}-{width}")
         return classifiers.train_classifier(config, dataset, spec, seed=seed, report_progress=ignore_progress).model
 
-    on_d_det = trained(ON_D_DET, store.load_dataset(config, options.run, seed, "next-labels"))
+    on_d_det = trained(ON_D_DET, store.load_dataset(config, folder, seed, D_DET))
     accuracy = metrics.clean_accuracy(on_d_det, splits.test, device=options.device)
-    examples = transferability.load_examples(config, options.run, seed, SOURCE)
+    examples = transferability.load_examples(config, folder, seed, SOURCE)
     target = trained(ON_ORIGINAL, splits.train)
     untargeted, *_ = transfer.transfer_rates(examples, transferability.test_images(config, seed), target, device=options.device)
     return {
