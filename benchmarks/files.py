@@ -6,8 +6,9 @@
 
 The files are scored twice, with different seeds, in RUNS/NAME-seed0 and -seed1, as by `notbugs files`: stopped, it is resumed.
 
-regression    the weights of a combination of all scores, from trainings on halves by random combinations, measured on a quarter
-              of the training files that these trainings do not see. In `halves` it is the score "subset regression"
+regression    with --subset-regression PAIRS: the separation of each pair of halves, and the weight of each score, as of
+              `notbugs files`. In `halves` its columns are the scores "subset regression" and "subset regression, equal clean
+              accuracy"
 halves        standard training on the upper and on the lower half of the files by each score (class-balanced, equal in size), and
               on random halves: clean accuracy, robust accuracy at half of epsilon and at epsilon, under the standard ensemble
 stability     Spearman's rank correlation of each column between the two scorings
@@ -51,13 +52,14 @@ def parser() -> argparse.ArgumentParser:
     found = argument_parser(__doc__, parts=PARTS)
     found.add_argument("dataset", metavar="DATASET")
     found.add_argument("--runs", type=Path, required=True, help="folder of the two scorings")
+    found.add_argument("--scoring", type=int, default=0, metavar="SEED", help="whose scores `regression` and `halves` use")
     found.add_argument("--repeats", type=int, default=3, help="as of `notbugs files`")
     found.add_argument("--scores", nargs="+", default=[], help="train on halves by these only; others can follow")
     found.add_argument("--stratify", nargs="+", default=[], metavar="SCORE", help="also halves of equal difficulty by these")
     found.add_argument("--trainings", type=int, default=5, help="of each half")
     found.add_argument("--first-training", type=int, default=0, metavar="SEED", help="seed of the first; the others follow")
     found.add_argument("--random", type=int, default=3, help="random halves")
-    found.add_argument("--directions", type=int, default=60, help="random combinations of scores of `regression`")
+    found.add_argument("--subset-regression", type=int, default=0, metavar="PAIRS", help="as of `notbugs files`")
     found.add_argument("--test", type=int, default=10**9, help="test images, evenly spaced")
     found.add_argument("--max-files", type=int, default=0, help="files of `label-errors` and `cost`; 0: all")
     found.add_argument("--relabeled", nargs="+", type=float, default=[0.0, 0.05], help="shares of `label-errors`")
@@ -88,12 +90,13 @@ def main() -> None:
 
 def _work(part: str) -> "Callable[[Benchmark, ResultsFile], Iterator[Row]]":
     """The function that measures a part."""
-    from files_halves import halves, regressed
+    from files_halves import halves
+    from files_regression import regression
     from files_scoring import cost, features, label_errors, stability
     from files_truth import feature_truth, oracle, truth
 
     return {
-        "regression": regressed,
+        "regression": regression,
         "halves": halves,
         "stability": stability,
         "label-errors": label_errors,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from files_candidates import CANDIDATES, INFLUENCE, STRATIFIED, candidates, stratified
-from files_regression import EQUAL_CLEAN, SUBSET_REGRESSION, regressed_scores, regression
+from files_candidates import CANDIDATES, STRATIFIED, candidates, stratified
+from files_regression import REGRESSED, regressed_scores
 from files_scoring import Benchmark, accuracies_after_training, loaded_splits, normalized
 from harness import ResultsFile, Row
 
@@ -33,11 +33,7 @@ class _Training(NamedTuple):
 def halves(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
     """Some trainings per half; those in the file are not repeated."""
     known = {"part": "halves", "dataset": benchmark.name}
-    todo = [
-        each
-        for each in _trainings(benchmark, results)
-        if not results.has(**known, score=each.score, half=each.half, seed=each.seed)
-    ]
+    todo = [each for each in _trainings(benchmark) if not results.has(**known, score=each.score, half=each.half, seed=each.seed)]
     with ProcessPoolExecutor(benchmark.options.workers, get_context("spawn")) as pool:
         config, test = benchmark.config(), benchmark.options.test
         futures = [pool.submit(train_on_half, config, each.files, 1000 + each.seed, test) for each in todo]
@@ -54,7 +50,7 @@ def train_on_half(config: FilesConfig, indices: list[int], seed: int, test_image
     return accuracies_after_training(splits.train.select(torch.tensor(indices)), test, crossfit_config(config, splits), seed)
 
 
-def _trainings(benchmark: Benchmark, results: ResultsFile) -> list[_Training]:
+def _trainings(benchmark: Benchmark) -> list[_Training]:
     """Random halves first, then both halves by each score; seed by seed, so that a benchmark that is stopped has pairs."""
     dataset, options = benchmark.splits().train, benchmark.options
     labels = [dataset.classes[label] for label in dataset.labels.tolist()]
@@ -62,43 +58,31 @@ def _trainings(benchmark: Benchmark, results: ResultsFile) -> list[_Training]:
     for number in range(options.random):
         upper = top_and_bottom(labels, generator.random(len(labels)).tolist(), 0.5)[0]
         sets.append((f"random {number + 1}", "", upper))
-    for name, score in _scores(benchmark, results).items():
+    for name, score in _scores(benchmark).items():
         sides = zip(("upper", "lower"), top_and_bottom(labels, score.tolist(), 0.5), strict=True)
         sets += [(name, half, indices) for half, indices in sides]
     seeds = range(options.first_training, options.first_training + options.trainings)
     return [_Training(name, half, seed, indices) for seed in seeds for name, half, indices in sets]
 
 
-def _scores(benchmark: Benchmark, results: ResultsFile) -> dict[str, np.ndarray]:
+def _scores(benchmark: Benchmark) -> dict[str, np.ndarray]:
     """The scores that were asked for: published ones, `robustness`, combinations, and the same within strata of difficulty."""
-    options, whole, labels = benchmark.options, benchmark.fold_scores(0), benchmark.splits().train.labels.numpy()
-    robustness = np.array([row.robustness for row in benchmark.file_rows(0)])
+    options, labels = benchmark.options, benchmark.splits().train.labels.numpy()
+    whole = benchmark.fold_scores(options.scoring)
+    robustness = np.array([row.robustness for row in benchmark.file_rows(options.scoring)])
     found = {"robustness": robustness, **_other_scores(whole, labels)}
     if not options.scores or CLEANLAB in (*options.scores, *options.stratify):
         found[CLEANLAB] = _label_quality(whole, labels)
     plain = options.scores or [*found]
     found |= candidates(benchmark, whole, robustness, [*options.scores, *options.stratify])
-    if {SUBSET_REGRESSION, EQUAL_CLEAN} & {*options.scores, *options.stratify}:
-        found |= regressed_scores(benchmark, results, regressors(benchmark))
+    if REGRESSED.keys() & {*options.scores, *options.stratify}:
+        found |= {name: np.array(score) for name, score in regressed_scores(benchmark).items()}
     if unknown := {*options.scores, *options.stratify} - found.keys():
-        known = ", ".join(sorted({*found, CLEANLAB, *CANDIDATES, SUBSET_REGRESSION, EQUAL_CLEAN}))
+        known = ", ".join(sorted({*found, CLEANLAB, *CANDIDATES, *REGRESSED}))
         raise InputError("--scores, --stratify", f"must be of {known}", ", ".join(sorted(unknown)))
     difficulty = np.mean([each["standard_margin"] for each in whole], axis=0)
     tenths = {name + STRATIFIED: stratified(found[name], difficulty, labels) for name in options.stratify}
     return {**{name: found[name] for name in plain}, **tenths}
-
-
-def regressed(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
-    """The part `regression`."""
-    yield from regression(benchmark, results, regressors(benchmark))
-
-
-def regressors(benchmark: Benchmark) -> dict[str, np.ndarray]:
-    """The scores that SUBSET_REGRESSION combines."""
-    whole, labels = benchmark.fold_scores(0), benchmark.splits().train.labels.numpy()
-    robustness = np.array([row.robustness for row in benchmark.file_rows(0)])
-    more = candidates(benchmark, whole, robustness, ["robust evidence", "kept - lost", INFLUENCE])
-    return {"robustness": robustness, **_other_scores(whole, labels), **more}
 
 
 def _other_scores(whole: list[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from notbugs.files.config import FilesConfig, crossfit_config, fold_path, load_s
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.label_errors import label_errors as find_label_errors
+from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.files import FileRow
 
 FOLDS = 3
@@ -43,7 +44,8 @@ class Benchmark:
         """The configuration of one scoring."""
         options = self.options
         chosen = DataConfig(options.dataset, limit=options.limit, resize=options.resize, resize_mode=options.resize_mode)
-        return FilesConfig(chosen, seed=seed, folds=FOLDS, repeats=options.repeats)
+        pairs = options.subset_regression if seed == options.scoring else 0
+        return FilesConfig(chosen, seed=seed, folds=FOLDS, repeats=options.repeats, subset_regression=pairs)
 
     def splits(self, seed: int = 0) -> data.Splits:
         """The data set; the synthetic one differs by seed."""
@@ -60,17 +62,21 @@ class Benchmark:
 
     def fold_scores(self, seed: int) -> list[FoldScores]:
         """Scores of all files by cross-fitted models, repetition by repetition; computed if they are missing."""
-        config, labels = self.config(seed), self.splits(seed).train.labels
-        read = {name: getattr(self.options, name, None) for name in ("limit", "resize", "resize_mode")}
-        given = "".join(f" --{name.replace('_', '-')} {value}" for name, value in read.items() if value)
-        command = f"notbugs files {self.options.dataset}{given} --seed {seed} --repeats {config.repeats}"
-        files.run(config, self.folder(seed), command=command, workers=self.options.workers)
-        whole = []
+        self.run(seed)
+        config, labels, whole = self.config(seed), self.splits(seed).train.labels, []
         for repeat in range(config.repeats):
             folds = crossfit.stratified_folds(labels, FOLDS, crossfit.fold_seed(seed, repeat))
             parts = [data.load_arrays(fold_path(self.folder(seed), repeat, fold)) for fold in range(FOLDS)]
             whole.append(crossfit.merge_folds(folds, parts))
         return whole
+
+    def run(self, seed: int) -> RunFolder:
+        """The run of one scoring, finished."""
+        config = self.config(seed)
+        read = {name: getattr(self.options, name, None) for name in ("limit", "resize", "resize_mode")}
+        given = "".join(f" --{name.replace('_', '-')} {value}" for name, value in read.items() if value)
+        command = f"notbugs files {self.options.dataset}{given} --seed {seed} --repeats {config.repeats}"
+        return files.run(config, self.folder(seed), command=command, workers=self.options.workers)
 
     def file_rows(self, seed: int) -> list[FileRow]:
         """The scores as `notbugs files` writes them."""

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from files_candidates import crossfitted_influence
 from files_scoring import FOLDS, Benchmark, accuracies_after_training, auc
 from harness import ResultsFile, Row
 
@@ -66,23 +65,22 @@ def oracle(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
     files, settings = made.train, benchmark.crossfit_config()
     truth = made.train_truth.shape_class == files.labels.numpy()
     rows = scores.per_file(files, settings, folds=FOLDS, repeats=benchmark.options.repeats)
-    steps, margin, robustness = (
-        np.array([getattr(row, name) for row in rows]) for name in ("pgd_steps_to_misclassify", "robust_margin", "robustness")
-    )
-    parts = (crossfitted_influence(files, settings), robustness, steps)
+    names = ("pgd_steps_to_misclassify", "robust_margin", "robustness", "influence")
+    steps, margin, robustness, influence = (np.array([getattr(row, name) for row in rows]) for name in names)
+    labels = files.labels.numpy()
     by_score = {
         "truth": truth + np.random.default_rng(0).random(len(files)),
         "GAIRAT steps": steps,
         "robust margin": margin,
         "robustness": robustness,
-        "influence + robustness + steps": np.mean([class_ranks(each, files.labels.numpy()) for each in parts], axis=0),
+        "influence + robustness + steps": np.mean([class_ranks(each, labels) for each in (influence, robustness, steps)], axis=0),
     }
     for name, score in by_score.items():
         yield {"score": name, "auc": auc(truth, score), "n_positive": int(truth.sum()), "n": len(files)}
-    labels = [row.label for row in rows]
+    names_of_classes = [row.label for row in rows]
     for seed in range(benchmark.options.trainings):
         for name, score in by_score.items():
-            for half, index in zip(("upper", "lower"), top_and_bottom(labels, score.tolist(), 0.5), strict=True):
+            for half, index in zip(("upper", "lower"), top_and_bottom(names_of_classes, score.tolist(), 0.5), strict=True):
                 found = accuracies_after_training(files.select(torch.tensor(index)), test, settings, 1000 + seed)
                 yield {"score": name, "half": half, "seed": seed, "files": len(index), **found}
 

@@ -31,7 +31,7 @@ PART = "transfer-networks"
 SOURCE_FAMILY = "resnet9"  # of the standard model, whose adversarial examples are transferred
 SOURCE, ON_D_DET, ON_ORIGINAL = "standard", "trained-on-next-labels", "reinit-1"  # names in the catalog
 D_DET = "next-labels"
-USUAL_WIDTHS = {"resnet9": 16, "small": 16, "vgg": 16, "resnet": 8, "densenet": 16, "inception": 16, "mixer": 64}
+USUAL_WIDTHS = {"resnet9": 16, "small": 16, "vgg": 16, "resnet": 8, "mixer": 64, "inception": 16, "densenet": 16}
 NETWORKS = tuple((family, factor * width) for factor in (1, 2) for family, width in USUAL_WIDTHS.items())
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -30,7 +29,7 @@ from report.conftest import (
     wilson,
 )
 
-from notbugs import attacks, data, models, report
+from notbugs import report
 from notbugs.files.robustness import top_and_bottom
 from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
@@ -43,7 +42,6 @@ from notbugs.runs.tables.analyses import (
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import SetRow
 from notbugs.runs.tables.transferability import PerturbationLeakageRow, RobustFeatureLeakageRow
-from notbugs.search import NormBall
 from notbugs.study.comparisons import LEAKAGE_PROBES
 
 Load = Callable[[str], ModuleType]
@@ -361,41 +359,6 @@ def test_stratified_halves_are_equally_difficult(load: Load) -> None:
         gaps.append(difficulty[upper].mean() - difficulty[lower].mean())
         assert score[upper].mean() > score[lower].mean() + 0.1
     assert gaps[0] > 1.2 and abs(gaps[1]) < 0.2 and 0 <= rank.min() <= rank.max() <= 1
-
-
-def test_influence_is_the_product_of_gradients_of_the_last_layer(load: Load) -> None:
-    files = data.load("digits").train.select(slice(0, 12))
-    model = models.build("small", shape=files.shape, classes=10, width=2, seed=0)
-    attack = partial(attacks.pgd, threat_model=NormBall("l2", 0.4), steps=2, loss="cross_entropy")
-    found = load("files_candidates").fold_influence(model, files, attack)
-    images, gradients = files.pixels(slice(0, 12)), []
-    model.eval()
-    head = model.get_submodule(models.head_name(model))
-    for batch in (images, attack(model, images, files.labels).images):
-        losses = torch.nn.functional.cross_entropy(model(batch), files.labels, reduction="none")
-        rows = [torch.autograd.grad(loss, list(head.parameters()), retain_graph=True) for loss in losses]
-        gradients.append(torch.stack([torch.cat([each.flatten() for each in row]) for row in rows]))
-    products = gradients[0] @ gradients[1].T
-    torch.testing.assert_close(found, products.sum(1) - products.diagonal(), rtol=1e-3, atol=1e-4)
-
-
-def test_ridge_weights_are_found_again_and_orthogonal_ones_do_not_move_the_other_outcome(load: Load) -> None:
-    module, generator = load("files_regression"), np.random.default_rng(0)
-    differences, truth = generator.normal(size=(60, 9)), generator.normal(size=9)
-    outcomes = differences @ truth + 0.1 * generator.normal(size=60)
-    weights, correlation = module.ridge_weights(differences, outcomes)
-    np.testing.assert_allclose(weights, truth, atol=0.2)
-    assert correlation > 0.99
-    _, by_chance = module.ridge_weights(differences, generator.normal(size=60))
-    assert abs(by_chance) < 0.6
-
-    ranks, other = generator.uniform(size=(4000, 9)), generator.normal(size=9)
-    found = module.orthogonal(truth, other, np.cov(ranks.T))
-    gaps = []
-    for score in (ranks @ truth, ranks @ found):
-        upper, lower = top_and_bottom(["a"] * 4000, score.tolist(), 0.5)
-        gaps.append((ranks[upper].mean(0) - ranks[lower].mean(0)) @ np.stack([truth, other], axis=1))
-    assert abs(gaps[1][1]) < 0.1 * abs(gaps[0][1]) and gaps[1][0] > 0.2
 
 
 def test_a_run_prints_the_same_from_its_folder_and_from_its_file(load: Load, tmp_path: Path) -> None:

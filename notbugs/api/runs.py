@@ -244,6 +244,7 @@ def score_files(
     epsilon: float | None = None,
     folds: int = 3,
     repeats: int = 3,
+    subset_regression: int = 0,
     width: int | None = None,
     epochs: int | None = None,
     seed: int = 0,
@@ -265,6 +266,9 @@ def score_files(
         Of adversarial training and of the attacks. Default: what suits the images.
     folds, repeats : int
         Each file is scored by models trained on the other folds, so many times.
+    subset_regression : int
+        Pairs of trainings on halves of the files, from which it is learned which combination of scores separates robust from
+        non-robust files; 0: none.
     width, epochs : int, optional
         Of every training.
     seed : int
@@ -298,6 +302,7 @@ def score_files(
         epsilon=epsilon,
         folds=folds,
         repeats=repeats,
+        subset_regression=subset_regression,
         width=width,
         epochs=epochs,
         seed=seed,

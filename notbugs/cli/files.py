@@ -25,6 +25,7 @@ from notbugs.cli.options import (
     Pretrained,
     Repeats,
     Seed,
+    SubsetRegression,
     Width,
     Workers,
     with_data_options,
@@ -49,6 +50,7 @@ def files(
     epsilon: Epsilon = None,
     folds: Folds = 3,
     repeats: Repeats = 3,
+    subset_regression: SubsetRegression = 0,
     pictures: Pictures = 1000,
     seed: Seed = 0,
     network: Network = None,
@@ -71,10 +73,10 @@ def files(
     `notbugs split --by-file` with the same options writes the most and the least robust files as two subsets.
     """
     config = study_config({**locals(), **data_options, "seeds": 1})
-    _files(files_config(config, folds, repeats, pictures), out, How(workers, executor, device))
+    _files(files_config(config, folds, repeats, subset_regression, pictures), out, How(workers, executor, device))
 
 
-def files_config(config: "StudyConfig", folds: int, repeats: int, pictures: float) -> "FilesConfig":
+def files_config(config: "StudyConfig", folds: int, repeats: int, subset_regression: int, pictures: float) -> "FilesConfig":
     """The configuration of file scores from that of a study and their own options."""
     from notbugs.files import FilesConfig
 
@@ -95,6 +97,7 @@ def files_config(config: "StudyConfig", folds: int, repeats: int, pictures: floa
         device=config.device,
         folds=folds,
         repeats=repeats,
+        subset_regression=subset_regression,
         pictures=pictures,
         write=config.write,
     )
@@ -144,7 +147,14 @@ def _print_files(record: "RunFolder") -> None:
     """First what the models can do at all, then files and features by category, the rank, label errors, and spurious cues."""
     from notbugs.report import files_summary
     from notbugs.runs.tables.features import FeatureCategoryRow, SpuriousCueRow
-    from notbugs.runs.tables.files import CategoryRow, FilePictureRow, FileRow, LabelErrorsRow, ModelAccuracyRow
+    from notbugs.runs.tables.files import (
+        CategoryRow,
+        FilePictureRow,
+        FileRow,
+        LabelErrorsRow,
+        ModelAccuracyRow,
+        SubsetRegressionRow,
+    )
 
     metadata, pictures, accuracies = record.files(), record.rows(FilePictureRow), record.rows(ModelAccuracyRow)
     title = f"Models on {metadata.data.train} files that they were not trained on, within {metadata.threat_model} [95 % CI]"
@@ -154,6 +164,8 @@ def _print_files(record: "RunFolder") -> None:
         examples = [picture.file for picture in pictures if picture.category == row.category][:3]
         say(f"{row.category:20} {row.files:6} of {row.n} files   {', '.join(examples)}")
     say(files_summary.rank(record))
+    for regression in record.rows(SubsetRegressionRow):
+        say(files_summary.subset_regression(regression))
     for errors in record.rows(LabelErrorsRow):
         say(files_summary.label_errors(errors, accuracies))
     say(files_summary.feature_counts(record.rows(FeatureCategoryRow), metadata.threat_model))

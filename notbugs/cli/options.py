@@ -322,6 +322,15 @@ ExecutorName = Annotated[
 
 Folds = Annotated[int, typer.Option(help="Folds, 2 or more: each file is scored by models trained on the other folds.")]
 Repeats = Annotated[int, typer.Option(help="Repetitions with other folds, 1 or more. More give more reliable ranks.")]
+SubsetRegression = Annotated[
+    int,
+    typer.Option(
+        metavar="PAIRS",
+        help="Learn from so many pairs of trainings on halves of the files which combination of scores separates robust from "
+        "non-robust files: the columns subset_regression. 40 to 60 were enough on the data measured; a pair takes as long as "
+        "two standard trainings. 0: none.",
+    ),
+]
 Pictures = Annotated[
     float,
     typer.Option(

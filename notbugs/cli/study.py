@@ -42,6 +42,7 @@ from notbugs.cli.options import (
     RobustModel,
     RobustStrong,
     Seed,
+    SubsetRegression,
     Versions,
     Width,
     Workers,
@@ -183,6 +184,7 @@ def split(
     top: Top = 0.5,
     folds: Folds = 3,
     repeats: Repeats = 3,
+    subset_regression: SubsetRegression = 0,
     pictures: Pictures = 1000,
     files: ListedFiles = None,
     data_options: DataOptions = NO_OPTIONS,
@@ -212,12 +214,10 @@ def split(
             raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
-        if robust_strong:
-            raise InputError("--robust-strong", f"cannot be used with {option}, which changes no image")
-        for name, value in (("--robust-model", robust_model), ("--dry-run", dry_run)):
+        for name, value in (("--robust-strong", robust_strong), ("--robust-model", robust_model), ("--dry-run", dry_run)):
             if value:
                 raise InputError(name, f"cannot be used with {option}", value)
-        split_files(files_config(config, folds, repeats, pictures), out, how, files, top if by_file else None)
+        split_files(files_config(config, folds, repeats, subset_regression, pictures), out, how, files, top if by_file else None)
         return
     from notbugs.runs.tables.study import SetRow
     from notbugs.study.store import dataset_path

@@ -123,4 +123,24 @@ COLUMNS = (
         "forgotten often",
         "how often an epoch ended with a wrong prediction where the one before ended with the right one",
     ),
+    _column(
+        "influence",
+        "any",
+        "training on it makes others robust",
+        "how much a step of a standard model's last layer on the file reduces its loss on the other files under attack within "
+        "epsilon / 2, to first order",
+    ),
+    _column(
+        "subset_regression",
+        "0 to 1",
+        "training on such files makes a classifier robust",
+        "rank within the class by the combination of scores that best predicts which half of the files gives the more robust "
+        "classifier, learned from trainings on halves",
+    ),
+    _column(
+        "subset_regression_equal_clean",
+        "0 to 1",
+        "training on such files makes a classifier robust",
+        "the same, of those combinations whose halves are predicted to give equally accurate classifiers",
+    ),
 )

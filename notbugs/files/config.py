@@ -10,7 +10,7 @@ from notbugs.study.config import StudyConfig, load
 from notbugs.study.resolve import TINY, resolve
 
 PARTS = "parts"  # what folds keep until the end
-FREE = ("repeats", "device", "pictures", "write", "flip")  # may differ when a run is resumed
+FREE = ("repeats", "subset_regression", "device", "pictures", "write", "flip")  # may differ when a run is resumed
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class FilesConfig:
         Each file is scored by models trained on the other folds.
     repeats : int
         How often, with other folds and other models each time.
+    subset_regression : int
+        Pairs of trainings on halves of the files, from which it is learned which combination of scores separates robust from
+        non-robust files (`subset_regression`); 0: none.
     pictures : float
         Megabytes, before compression, up to which the adversarial examples, D_R and D_NR of all files are stored.
     write : {"folder", "parquet", "npz", "webdataset"}, optional
@@ -53,6 +56,7 @@ class FilesConfig:
     device: str = "cpu"
     folds: int = 3
     repeats: int = 3
+    subset_regression: int = 0
     pictures: float = 1000
     write: str | None = None
     flip: bool | None = None
@@ -146,6 +150,11 @@ def resumable_arguments(config: FilesConfig) -> dict[str, object]:
 def fold_path(folder: Path, repeat: int, fold: int) -> Path:
     """Where the scores of one fold are kept."""
     return folder / PARTS / f"{repeat:03d}-{fold:03d}.npz"
+
+
+def pair_path(folder: Path, number: int) -> Path:
+    """Where the halves of one pair of trainings and their accuracies are kept."""
+    return folder / PARTS / f"pair-{number:04d}.npz"
 
 
 def examples_path(folder: Path, fold: int) -> Path:

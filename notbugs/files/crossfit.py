@@ -120,7 +120,8 @@ def fold_seed(seed: int, repeat: int, fold: int | None = None) -> int:
 def merge_folds(folds: Tensor, parts: Sequence[FoldScores]) -> FoldScores:
     """The scores of all folds of one repetition, in the order of the data set; folds: (N,), from `stratified_folds`."""
     order = np.argsort(np.argsort(folds.numpy(), kind="stable"), kind="stable")
-    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+    common = [name for name in parts[0] if all(name in part for part in parts)]  # a fold of an older version has fewer scores
+    return {name: np.concatenate([part[name] for part in parts])[order] for name in common}
 
 
 # ---- one fold ----------------------------------------------------------------------------------------------------------------
@@ -200,6 +201,7 @@ def score_fold(
                 scores[f"{name}_{score}"] = values
             elif keep:
                 keep(f"{name}_{score}", values)
+    scores["influence"] = fold_scores.influence(standard, files, config.threat_model, device)
     scores["inversion_error"] = fold_scores.inversion_errors(robust, files, robust_version, device)
     scores |= fold_scores.margin_by_features(standard, files, robust_version, test, device)
     scores |= fold_scores.training_scores(epoch_logits.whole(config.epochs), files.labels)

@@ -1,10 +1,12 @@
 """The scores that the cross-fitted models of one fold give to its files."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from notbugs import attacks, models, precision, predict, search
 from notbugs.data import Dataset, map_batches, to_8bit
@@ -90,6 +92,41 @@ def _recording(objective: Objective) -> tuple[Objective, list[Tensor]]:
 def _confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """Probability of the label, (n,)."""
     return logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
+
+
+def influence(model: Model, files: Dataset, threat_model: NormBall, device: torch.device | str) -> np.ndarray:
+    """How much a step of the last layer on each file reduces the loss on the others under PGD within epsilon / 2, to first order.
+
+    This is TracIn (Pruthi et al. 2020) at one checkpoint, for the last layer. NaN for a model whose last layer is not linear.
+
+    Returns
+    -------
+    ndarray, (n,)
+        The product of the gradient of each file's loss with the sum of those of the others.
+    """
+    if linear_head(model, files.pixels(slice(0, 2)).to(device)) is None:
+        return np.full(len(files), np.nan)
+    nearer = replace(threat_model, epsilon=threat_model.epsilon / 2)
+
+    def gradients(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the cross-entropy by the logits, and the features that they are to be multiplied with."""
+        features = model.features(images).float()
+        by_logits = objectives.logits(model, images).float().softmax(1) - one_hot(labels, len(files.classes))
+        return by_logits, torch.cat([features, torch.ones_like(features[:, :1])], 1)
+
+    def work(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        labels = files.labels[index].to(images.device)
+        attacked = attacks.pgd(model, images, labels, threat_model=nearer, steps=ATTACK_STEPS, loss="cross_entropy").images
+        with torch.no_grad():
+            return *gradients(images, labels), *gradients(attacked, labels)
+
+    size = precision.bounded_batch_size(predict.BATCH_SIZE, device, files.shape)
+    with frozen(model):
+        by_logits, features, by_attacked_logits, attacked_features = map_batches(work, files, batch_size=size, device=device)
+    total = by_attacked_logits.T @ attacked_features
+    itself = (by_logits * by_attacked_logits).sum(1) * (features * attacked_features).sum(1)
+    found: Tensor = ((by_logits @ total) * features).sum(1) - itself
+    return found.numpy()
 
 
 def inversion_errors(model: Model, files: Dataset, version: Dataset, device: torch.device | str) -> np.ndarray:

@@ -146,7 +146,7 @@ def check_share(top: float, fewest: int) -> None:
 def finite_means(whole: Sequence[FoldScores]) -> FoldScores:
     """Means over repetitions; infinity counts as the largest finite value."""
     mean: FoldScores = {}
-    for name in whole[0]:
+    for name in (name for name in whole[0] if all(name in scores for scores in whole)):
         stack = np.stack([scores[name] for scores in whole]).astype(np.float64)
         finite = stack[np.isfinite(stack)]
         largest = finite.max() if finite.size and finite.max() > 0 else 1.0  # if all are infinite, any number will do

@@ -19,7 +19,7 @@ from notbugs.data import Splits, markdown
 from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
-from notbugs.files import robustness, scores
+from notbugs.files import robustness, scores, subset_regression
 from notbugs.files.columns import CATEGORIES, COLUMNS
 from notbugs.files.config import (
     PARTS,
@@ -28,6 +28,7 @@ from notbugs.files.config import (
     examples_path,
     fold_path,
     load_splits,
+    pair_path,
     resumable_arguments,
     written_form,
 )
@@ -106,12 +107,17 @@ def run(
     if not 1 <= config.repeats <= MOST_REPEATS:
         rule = f"must be 1 or more, at most {MOST_REPEATS:,}"
         raise InputError("--repeats", rule, config.repeats)
+    subset_regression.check_pairs(config.subset_regression)
+    if config.subset_regression:
+        subset_regression.deal(splits.train, config.seed)  # too few files fail here
     stratified_folds(splits.train.labels, config.folds, 0, splits.train.groups)  # too many folds fail here
     with RunFolder.open(folder, resumable_arguments(config)) as record:
         digest = fingerprint(splits.train, splits.test)
         check_same_data(record, digest, config.data.dataset, "must hold the same images as when this run began")
         data.keep_index(folder, splits, config.data.resize)
-        if record.files().settings.get("repeats", config.repeats) != config.repeats:
+        earlier = record.files().settings
+        asked = config.repeats, config.subset_regression
+        if earlier and (earlier.get("repeats", config.repeats), earlier.get("subset_regression", 0)) != asked:
             _forget_summary(record)
         crossfit = _with_earlier_flip(record, config, crossfit)
         kept = {"network_notes": notes} if notes else {}
@@ -126,6 +132,10 @@ def run(
             for fold in range(config.folds):
                 work = on_device(_fold_stage, config, engine, repeat, fold)
                 stages[f"repeat {repeat + 1}, fold {fold + 1}"] = Stage((), work, describe)
+        folds = tuple(name for name in stages if name != "features")
+        for number in range(config.subset_regression):
+            work = on_device(_pair_stage, config, engine, folder, number)
+            stages[f"subset regression, pair {number + 1}"] = Stage(folds, work, describe)
         run_stages(record, stages, device=config.device, workers=workers, engine=engine, report_progress=report_progress)
         run_stages(record, {"explorer": Stage((), partial(_explorer, config, folder))}, device=config.device, workers=1)
         for fold in range(config.folds):
@@ -150,7 +160,7 @@ def _with_earlier_flip(record: RunFolder, config: FilesConfig, crossfit: Crossfi
 def _metadata(config: FilesConfig, splits: Splits, crossfit: CrossfitConfig, command: str) -> dict[str, object]:
     """What run.json says of a run of file scores."""
     settings = {**asdict(crossfit), "threat_model": str(crossfit.threat_model), "folds": config.folds, "repeats": config.repeats}
-    settings["pictures"] = config.pictures
+    settings |= {"pictures": config.pictures, "subset_regression": config.subset_regression}
     return {
         **common_metadata(config.device, describe_machine(config.device), command),
         "dataset": config.data.dataset,
@@ -187,6 +197,24 @@ def _fold_stage(config: FilesConfig, repeat: int, fold: int, attempt: Attempt) -
     return []
 
 
+def _pair_stage(config: FilesConfig, folder: Path, number: int, attempt: Attempt) -> list[Row]:
+    """Train on one pair of halves, and keep which they were: the regression is repeated whenever scores or pairs are added."""
+    splits = load_splits(config)
+    combined = subset_regression.scores_to_combine(_load_scores(config, folder, splits), splits.train.labels.numpy())
+    pair = subset_regression.train_pair(
+        splits.train,
+        combined,
+        crossfit_config(config, splits),
+        seed=config.seed,
+        number=number,
+        device=config.device,
+        unfinished=attempt.unfinished,
+        progress=lambda share, words: attempt("", share, words),
+    )
+    data.save_arrays(pair.arrays(), pair_path(attempt.folder, number))
+    return []
+
+
 def _load_scores(config: FilesConfig, folder: Path, splits: Splits) -> list[FoldScores]:
     """The scores of all files, one entry for each repetition."""
     whole = []
@@ -212,6 +240,11 @@ def _summary(config: FilesConfig, folder: Path, attempt: Attempt) -> list[Row]:
     splits = load_splits(config)
     whole, epsilon = _load_scores(config, folder, splits), float(crossfit_config(config, splits).threat_model.epsilon)
     rows = scores.combine(splits.train, whole, epsilon)
+    learned = list[Row]()
+    if config.subset_regression:
+        kept = [data.load_arrays(pair_path(folder, number)) for number in range(config.subset_regression)]
+        pairs = [subset_regression.Pair.from_arrays(arrays) for arrays in kept]
+        rows, learned = subset_regression.learned_rows(rows, pairs, whole, splits.train)
     predictions = prediction_rows(splits.train, scores.probabilities_by_model(whole))
     counts, pictures = list[Row](), list[Row]()
     for category in CATEGORIES:
@@ -220,7 +253,8 @@ def _summary(config: FilesConfig, folder: Path, attempt: Attempt) -> list[Row]:
         pictures += [_picture(row, splits, attempt.folder) for row in representative_files(own, category)]
     columns: list[ColumnRow] = [column for column in COLUMNS if getattr(rows[0], column.column) is not None]
     accuracies = scores.model_accuracies(whole, epsilon)
-    return [*rows, *predictions, *accuracies, scores.label_errors_row(whole, splits.train), *counts, *columns, *pictures]
+    errors = scores.label_errors_row(whole, splits.train)
+    return [*rows, *learned, *predictions, *accuracies, errors, *counts, *columns, *pictures]
 
 
 def _picture(row: FileRow, splits: Splits, folder: Path) -> FilePictureRow:
@@ -268,7 +302,7 @@ def check_fraction(config: FilesConfig, top: float) -> None:
 def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> list[Subset]:
     """Write the files with the highest and with the lowest robustness as two data sets: unchanged, if the input has files.
 
-    They replace what an earlier call wrote. tables/subsets.csv lists the files.
+    By `subset_regression` where the run has it. They replace what an earlier call wrote. tables/subsets.csv lists the files.
 
     Parameters
     ----------
@@ -294,11 +328,12 @@ def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> lis
     splits = load_splits(config)
     with RunFolder.open(folder, RunFolder.read(folder).metadata["arguments"]) as record:  # nobody else writes meanwhile
         rows = record.rows(FileRow)
-        chosen = robustness.top_and_bottom([row.label for row in rows], [row.robustness for row in rows], top)
+        score = "subset_regression" if config.subset_regression else "robustness"
+        chosen = robustness.top_and_bottom([row.label for row in rows], [getattr(row, score) for row in rows], top)
         _remove_subsets(folder)
         subsets, listed = [], list[SubsetRow]()
         for name, indices in zip(SUBSETS, chosen, strict=True):
-            subsets.append(write_subset(config, splits, folder, name, indices, _card(config, name, top)))
+            subsets.append(write_subset(config, splits, folder, name, indices, _card(name, score, top)))
             listed += [_subset_row(name, rows[index]) for index in indices]
         write_table(listed, folder / "tables" / f"{SubsetRow.table}.csv")
     return subsets
@@ -322,21 +357,27 @@ def write_subset(config: FilesConfig, splits: Splits, folder: Path, name: str, i
 
 def _subset_row(name: str, row: FileRow) -> SubsetRow:
     return SubsetRow(
-        subset=name, index=row.index, file=row.file, label=row.label, robustness=row.robustness, category=row.category
+        subset=name,
+        index=row.index,
+        file=row.file,
+        label=row.label,
+        robustness=row.robustness,
+        subset_regression=row.subset_regression,
+        category=row.category,
     )
 
 
-def _card(config: FilesConfig, name: str, top: float) -> str:
-    """The README of a subset."""
-    meaning = next(column.description for column in COLUMNS if column.column == "robustness")
+def _card(name: str, score: str, top: float) -> str:
+    """The README of a subset. score: the column that decides."""
+    meaning = next(column.description for column in COLUMNS if column.column == score)
     return (
-        f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {SUBSETS[name]} robustness: {meaning}.\n"
+        f"# {name}-files\n\nOf each class the {100 * top:g} % of the files with the {SUBSETS[name]} {score}: {meaning}.\n"
         "tables/files.csv has every score."
     )
 
 
 def _forget_summary(record: RunFolder) -> None:
-    """Before the number of repetitions changes: tables and subsets of the earlier ranking are no longer valid."""
+    """Before the number of repetitions or of pairs changes: tables and subsets of the earlier ranking are no longer valid."""
     _remove_subsets(record.folder)
     record.update_metadata(stages={name: mark for name, mark in record.metadata["stages"].items() if name != "summary"})
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from notbugs.report.format import interval, percent, plain
+from notbugs.report.format import interval, minus, percent, plain
 from notbugs.report.tables import MISSING, Table
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.features import FeatureCategoryRow
-from notbugs.runs.tables.files import FileRow, LabelErrorsRow, ModelAccuracyRow
+from notbugs.runs.tables.files import FileRow, LabelErrorsRow, ModelAccuracyRow, SubsetRegressionRow
 
 MODELS = {
     "standard": "standard",
@@ -56,6 +56,18 @@ def rank(run: RunFolder) -> str:
     if not metadata.finished:
         return f"{meaning} Rank stability: known when the run is finished."
     return f"{meaning} Rank stability cannot be estimated from one repetition: repeat the same command with --repeats 3."
+
+
+def subset_regression(row: SubsetRegressionRow) -> str:
+    """How well the separation by a combination of scores is predicted, and what to do where it is not."""
+    correlation = f"{minus(f'{row.correlation:z.2f}')} {interval(row.ci_low, row.ci_high, 2)}"
+    found = (
+        f"Subset regression: {row.pairs:,} pairs of trainings on halves of {row.files:,} files, measured on {row.n:,} others. "
+        f"The separation of pairs left out is predicted with r = {correlation}"
+    )
+    if row.ci_low <= 0:
+        return f"{found}, not measurably: do not use subset_regression. More pairs (--subset-regression) or more files help."
+    return f"{found}. `notbugs split --by-file` with the same options writes the files with the highest and the lowest rank."
 
 
 def label_errors(row: LabelErrorsRow, accuracies: Sequence[ModelAccuracyRow]) -> str:

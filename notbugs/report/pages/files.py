@@ -9,7 +9,15 @@ from notbugs.report.format import plain
 from notbugs.report.render import Charts, Context
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.features import CuePictureRow, FeatureCategoryRow, FeaturePictureRow, LayerRow, SpuriousCueRow
-from notbugs.runs.tables.files import CategoryRow, ColumnRow, FilePictureRow, FileRow, LabelErrorsRow, ModelAccuracyRow
+from notbugs.runs.tables.files import (
+    CategoryRow,
+    ColumnRow,
+    FilePictureRow,
+    FileRow,
+    LabelErrorsRow,
+    ModelAccuracyRow,
+    SubsetRegressionRow,
+)
 from notbugs.runs.tables.row import AnyRow, cells
 
 FILE_CATEGORIES = {
@@ -41,6 +49,7 @@ def page(run: RunFolder) -> tuple[Context, Charts]:
         "accuracy": files_summary.accuracy_table(accuracies) if accuracies else None,
         "robust_files": files_summary.robust_files(files, metadata.threat_model),
         "rank": files_summary.rank(run),
+        "subset_regression": [files_summary.subset_regression(row) for row in run.rows(SubsetRegressionRow)],
         "label_errors": files_summary.label_errors(errors[0], accuracies) if errors else "",
         "categories": [(row, FILE_CATEGORIES[row.category]) for row in run.rows(CategoryRow)],
         "pictures": _by(run, FilePictureRow, "category"),

@@ -41,6 +41,9 @@ class FileRow(Row):
     epochs_correct: float
     epochs_confidence: float
     forgetting_events: float
+    influence: float | None = None
+    subset_regression: float | None = None
+    subset_regression_equal_clean: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,7 @@ class LabelErrorsRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetRow(Row):
-    """One file of the subset with the highest (robust) or the lowest (nonrobust) robustness."""
+    """One file of the subset with the highest (robust) or the lowest (nonrobust) rank: of robustness, or of subset_regression."""
 
     table: ClassVar[str] = "subsets"
     subset: str
@@ -90,7 +93,51 @@ class SubsetRow(Row):
     file: str
     label: str
     robustness: float
+    subset_regression: float | None = None
     category: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetRegressionRow(Row):
+    """How well the separation of each pair of halves is predicted from all others: Pearson's r, 95 % CI over the pairs.
+
+    files: of both halves together; n: held-out files, on which their classifiers are measured.
+    """
+
+    table: ClassVar[str] = "subset_regression"
+    pairs: int
+    files: int
+    n: int
+    correlation: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetRegressionWeightRow(Row):
+    """The weight of one score in subset regression, for the separation and for the difference of clean accuracy."""
+
+    table: ClassVar[str] = "subset_regression_weights"
+    score: str
+    weight: float
+    clean_weight: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetPairRow(Row):
+    """One pair of trainings on halves: accuracy on the held-out files, and the separation as all other pairs predict it.
+
+    robust: mean over epsilon / 2 and epsilon, under the quick ensemble. separation: robust_upper - robust_lower.
+    """
+
+    table: ClassVar[str] = "subset_regression_pairs"
+    pair: int
+    clean_upper: float
+    clean_lower: float
+    robust_upper: float
+    robust_lower: float
+    separation: float
+    predicted: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,288 @@
+"""Which files make a classifier robust? Learned from trainings on halves of the training files.
+
+Every score of a file says what some model does with it, none what training on it does. Here standard classifiers are trained on
+pairs of halves of the files, by random combinations of the scores, and measured on files that are held out. How much more robust
+the one half makes is regressed on how much the halves differ in each score. This is a datamodel (Ilyas et al. 2022) with one
+parameter for each score, not for each file. The test part is not used.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+import notbugs.train as train
+from notbugs import metrics
+from notbugs.data import Dataset
+from notbugs.errors import InputError
+from notbugs.files.crossfit import CrossfitConfig, stratified_folds, train_crossfit_model
+from notbugs.files.fold_scores import FoldScores
+from notbugs.files.robustness import class_ranks, finite_means, robustness_score, top_and_bottom
+from notbugs.runs.tables.files import FileRow, SubsetPairRow, SubsetRegressionRow, SubsetRegressionWeightRow
+from notbugs.runs.tables.row import Row
+from notbugs.stats import correlation_interval
+
+FEWEST, MOST = 10, 1000  # pairs
+HELD_OUT_FOLDS = 4  # one of them is held out
+SIDES = ("upper", "lower")
+RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))  # beside a mean of 1 on the diagonal
+ROBUST_EVIDENCE = (  # of robust models
+    *("robust_minimum_norm", "robust_margin", "robust_attacked_margin", "robust_pgd_steps_to_misclassify"),
+    "trained_on_robust_margin",
+)
+
+
+def scores_to_combine(whole: Sequence[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:
+    """The scores that are combined, as ranks within the class; whole: one entry for each repetition."""
+    mean = finite_means(whole)
+    own = np.arange(len(labels)), labels
+    robust = [class_ranks(mean[name], labels) for name in ROBUST_EVIDENCE if name in mean]
+    found = {
+        "robustness": robustness_score(mean, labels),
+        "label_quality": np.mean([np.log(each["standard_probabilities"][own].clip(1e-12)) for each in whole], axis=0),
+        "standard_margin": mean["standard_margin"],
+        "epochs_confidence": mean["epochs_confidence"],
+        "forgetting_events": mean["forgetting_events"],
+        "pgd_steps_to_misclassify": mean["robust_pgd_steps_to_misclassify"],
+        "robust_margin": mean["robust_margin"],
+        "robust evidence": np.mean(robust, axis=0),
+        "margin kept - lost on the robust version": mean["margin_kept_on_robust_version"] - mean["margin_lost_on_robust_version"],
+    }
+    if "influence" in mean:
+        found["influence"] = mean["influence"]
+    return {name: class_ranks(values, labels) for name, values in found.items() if np.isfinite(values).all()}
+
+
+class Pool(NamedTuple):
+    """The files that halves are taken from, and those that their classifiers are measured on: indices, ascending."""
+
+    files: np.ndarray
+    held_out: np.ndarray
+
+
+def deal(dataset: Dataset, seed: int) -> Pool:
+    """A quarter of each class is held out; the files of a group are on one side.
+
+    Raises
+    ------
+    InputError
+        If a class has fewer than four files.
+    """
+    counts = dataset.labels.bincount()
+    fewest = int(counts[counts > 0].min())
+    if fewest < HELD_OUT_FOLDS:
+        raise InputError("--subset-regression", f"needs {HELD_OUT_FOLDS} or more files of each class", fewest)
+    held_out = (stratified_folds(dataset.labels, HELD_OUT_FOLDS, seed, dataset.groups) == 0).numpy()
+    return Pool((~held_out).nonzero()[0], held_out.nonzero()[0])
+
+
+def check_pairs(pairs: int) -> None:
+    """Raises InputError unless so many pairs can be trained, or none."""
+    if pairs and not FEWEST <= pairs <= MOST:
+        raise InputError("--subset-regression", f"must be 0 or from {FEWEST} to {MOST:,} pairs of trainings", pairs)
+
+
+# ---- one pair --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two classifiers, each trained on one half.
+
+    Attributes
+    ----------
+    upper, lower : ndarray, int
+        The halves.
+    clean, robust : tuple of float
+        Accuracy on the held-out files, of the upper and of the lower half; robust: mean over epsilon / 2 and epsilon.
+    held_out : int
+        How many these are.
+    """
+
+    upper: np.ndarray
+    lower: np.ndarray
+    clean: tuple[float, float]
+    robust: tuple[float, float]
+    held_out: int
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As they are kept in a file."""
+        accuracies = {"clean": np.array(self.clean), "robust": np.array(self.robust)}
+        return {"upper": self.upper, "lower": self.lower, "held_out": np.array(self.held_out), **accuracies}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Pair":
+        """The inverse."""
+        clean, robust = ((float(arrays[name][0]), float(arrays[name][1])) for name in ("clean", "robust"))
+        return cls(arrays["upper"], arrays["lower"], clean, robust, int(arrays["held_out"]))
+
+
+def train_pair(
+    dataset: Dataset,
+    scores: Mapping[str, np.ndarray],
+    config: CrossfitConfig,
+    *,
+    seed: int,
+    number: int,
+    device: torch.device | str = "cpu",
+    unfinished: Path | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> Pair:
+    """Standard training on the upper and on the lower half of the files by a random combination of the scores.
+
+    Both take as many steps as on all files, and start from the same weights.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    scores : mapping
+        As of `scores_to_combine`.
+    config : CrossfitConfig
+    seed : int
+        Of all pairs.
+    number : int
+        Of this one.
+    device : torch.device or str
+    unfinished : Path, optional
+        A folder of checkpoints, from which trainings go on.
+    progress : callable, optional
+        Called with the share done and a few words.
+
+    Returns
+    -------
+    Pair
+    """
+    pool, own_seed = deal(dataset, seed), zlib.crc32(f"{seed}/subset-regression/{number}".encode())
+    ranks = np.stack([*scores.values()], axis=1)[pool.files]
+    combined = ranks @ np.random.default_rng(own_seed).standard_normal(ranks.shape[1])
+    labels = [str(label) for label in dataset.labels[torch.from_numpy(pool.files)].tolist()]
+    halves = [pool.files[side] for side in top_and_bottom(labels, combined.tolist(), 0.5)]
+    settings = replace(config, batch_size=max(1, config.batch_size // 2))
+    threat_models = [replace(config.threat_model, epsilon=config.threat_model.epsilon / 2), config.threat_model]
+    held_out, clean, robust = dataset.select(torch.from_numpy(pool.held_out)), [], []
+    for place, (side, half) in enumerate(zip(SIDES, halves, strict=True)):
+        if progress:
+            progress(place / len(SIDES), f"training on the {side} half")
+        kept = unfinished / side if unfinished else None
+        files = dataset.select(torch.from_numpy(half))
+        model = train_crossfit_model(
+            files, "half", train.cross_entropy, config=settings, seed=own_seed, device=device, unfinished=kept
+        )
+        accuracy, *attacked = metrics.robust_accuracy(model, held_out, threat_models, budget="quick", device=device)
+        clean.append(accuracy.accuracy)
+        robust.append(float(np.mean([each.accuracy for each in attacked])))
+    upper, lower = halves
+    return Pair(upper, lower, (clean[0], clean[1]), (robust[0], robust[1]), len(held_out))
+
+
+# ---- the regression --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Regression:
+    """What was learned from all pairs.
+
+    Attributes
+    ----------
+    weights, clean_weights : dict of str to float
+        Of each score, for the separation and for the difference of clean accuracy.
+    predicted : ndarray, (pairs,)
+        The separation of each pair, by the regression of all others.
+    correlation, ci_low, ci_high : float
+        Of `predicted` with the separations, with its 95 % CI over the pairs (Fisher's z).
+    combined, equal_clean : ndarray, (N,), in [0, 1]
+        Rank of each file within its class by the combination that is predicted to separate furthest, and by that of those
+        combinations whose halves are predicted to be equally accurate.
+    """
+
+    weights: dict[str, float]
+    clean_weights: dict[str, float]
+    predicted: np.ndarray
+    correlation: float
+    ci_low: float
+    ci_high: float
+    combined: np.ndarray
+    equal_clean: np.ndarray
+
+
+def regress(pairs: Sequence[Pair], scores: Mapping[str, np.ndarray], labels: np.ndarray) -> Regression:
+    """The weight of each score, from all pairs; labels: int, (N,)."""
+    ranks = np.stack([*scores.values()], axis=1)
+    differences = np.stack([ranks[pair.upper].mean(0) - ranks[pair.lower].mean(0) for pair in pairs])
+    separations = np.array([upper - lower for upper, lower in (pair.robust for pair in pairs)])
+    weights, predicted = ridge_weights(differences, separations)
+    clean_weights, _ = ridge_weights(differences, np.array([upper - lower for upper, lower in (pair.clean for pair in pairs)]))
+    constant = separations.std() == 0 or predicted.std() == 0
+    correlation = 0.0 if constant else float(np.corrcoef(predicted, separations)[0, 1])
+    equal = orthogonal(weights, clean_weights, np.cov(ranks.T))
+    return Regression(
+        dict(zip(scores, weights.tolist(), strict=True)),
+        dict(zip(scores, clean_weights.tolist(), strict=True)),
+        predicted,
+        correlation,
+        *correlation_interval(correlation, len(pairs)),
+        class_ranks(ranks @ weights, labels),
+        class_ranks(ranks @ equal, labels),
+    )
+
+
+def learned_rows(
+    rows: Sequence[FileRow], pairs: Sequence[Pair], whole: Sequence[FoldScores], dataset: Dataset
+) -> tuple[list[FileRow], list[Row]]:
+    """The rows of all files with both columns, and the tables of the regression; whole: one entry for each repetition."""
+    labels = dataset.labels.numpy()
+    found = regress(pairs, scores_to_combine(whole, labels), labels)
+    both = zip(rows, found.combined.tolist(), found.equal_clean.tolist(), strict=True)
+    with_ranks = [replace(row, subset_regression=rank, subset_regression_equal_clean=equal) for row, rank, equal in both]
+    files = len(pairs[0].upper) + len(pairs[0].lower)
+    interval = {"correlation": found.correlation, "ci_low": found.ci_low, "ci_high": found.ci_high}
+    learned: list[Row] = [SubsetRegressionRow(pairs=len(pairs), files=files, n=pairs[0].held_out, **interval)]
+    for name, weight in found.weights.items():
+        learned.append(SubsetRegressionWeightRow(score=name, weight=weight, clean_weight=found.clean_weights[name]))
+    for number, (pair, predicted) in enumerate(zip(pairs, found.predicted.tolist(), strict=True)):
+        learned.append(
+            SubsetPairRow(
+                pair=number + 1,
+                clean_upper=pair.clean[0],
+                clean_lower=pair.clean[1],
+                robust_upper=pair.robust[0],
+                robust_lower=pair.robust[1],
+                separation=pair.robust[0] - pair.robust[1],
+                predicted=predicted,
+            )
+        )
+    return with_ranks, learned
+
+
+def ridge_weights(differences: np.ndarray, outcomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weight of each score, and the outcome of each pair as the regression of all others predicts it.
+
+    Ridge regression without an intercept: halves that do not differ do not separate. The ridge is the one with the least error
+    for pairs left out one by one.
+    """
+    gram = differences.T @ differences
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for ridge in RIDGES:
+        inverse = np.linalg.inv(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)))
+        weights = inverse @ differences.T @ outcomes
+        leverage = np.einsum("ij,jk,ik->i", differences, inverse, differences)
+        errors = (outcomes - differences @ weights) / (1 - leverage)
+        if best is None or (errors**2).mean() < best[0]:
+            best = float((errors**2).mean()), weights, outcomes - errors
+    assert best is not None
+    return best[1], best[2]
+
+
+def orthogonal(weights: np.ndarray, other: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Weights whose halves do not differ in what the other ones predict.
+
+    Halves by weights w differ in the scores in proportion to covariance @ w.
+    """
+    spread = float(other @ covariance @ other)
+    shared = float(other @ covariance @ weights) / spread if spread > 0 else 0.0
+    found: np.ndarray = weights - shared * other
+    return found
