@@ -4,7 +4,8 @@
     python benchmarks/files.py digits  --runs runs --out benchmarks/results/files-digits.json
     python benchmarks/files.py cifar8k.npz --runs runs --out benchmarks/results/files-cifar10.json --repeats 2 --test 500
 
-The files are scored twice, with different seeds, in RUNS/NAME-seed0 and -seed1, as by `notbugs files`: stopped, it is resumed.
+The files are scored twice, with the seeds 0 and 1, in RUNS/NAME-seed0 and -seed1, as by `notbugs files`: stopped, it is resumed.
+`regression` and `halves` need the first scoring only, or that of --scoring SEED.
 
 regression    with --subset-regression PAIRS: the separation of each pair of halves, and the weight of each score, as of
               `notbugs files`. In `halves` its columns are the scores "subset regression" and "subset regression, equal clean
@@ -84,7 +85,8 @@ def main() -> None:
             break
         if part not in ("regression", "halves"):  # which are resumed
             results.drop(part=part, dataset=benchmark.name)
-        rows = ({"dataset": benchmark.name, **row} for row in _work(part)(benchmark, results))
+        scoring = {"scoring": options.scoring} if options.scoring and part in ("regression", "halves") else {}
+        rows = ({"dataset": benchmark.name, **scoring, **row} for row in _work(part)(benchmark, results))
         measure(results, part, rows, recorded_arguments(options), limit=limit)
 
 

@@ -4,11 +4,11 @@ import numpy as np
 from files_scoring import Benchmark
 
 from notbugs.files.fold_scores import FoldScores
-from notbugs.files.robustness import class_ranks, finite_means
+from notbugs.files.robustness import class_ranks
+from notbugs.files.subset_regression import scores_to_combine
 
 STRATA = 10
 STRATIFIED = ", stratified"
-ROBUST_EVIDENCE = ("minimum_norm", "margin", "attacked_margin", "pgd_steps_to_misclassify")  # of robust models
 INFLUENCE = "influence"
 CANDIDATES = (
     "robustness + steps",
@@ -21,22 +21,21 @@ CANDIDATES = (
 )
 
 
-def candidates(benchmark: Benchmark, whole: list[FoldScores], robustness: np.ndarray, names: list[str]) -> dict[str, np.ndarray]:
+def candidates(benchmark: Benchmark, whole: list[FoldScores], names: list[str]) -> dict[str, np.ndarray]:
     """The named candidates; files with a high score are kept."""
-    mean, labels = finite_means(whole), benchmark.splits().train.labels.numpy()
-    steps, margin = mean["robust_pgd_steps_to_misclassify"], mean["robust_margin"]
-    kept = mean["margin_kept_on_robust_version"] - mean["margin_lost_on_robust_version"]
-    evidence = [*(mean[f"robust_{name}"] for name in ROBUST_EVIDENCE), mean["trained_on_robust_margin"]]
+    ranks = scores_to_combine(whole, benchmark.splits(benchmark.options.scoring).train.labels.numpy())
+    robustness, steps, margin = (ranks[name] for name in ("robustness", "pgd_steps_to_misclassify", "robust_margin"))
+    kept, influence = ranks["margin_kept_minus_lost"], ranks.get(INFLUENCE)
     parts = {
         "robustness + steps": [robustness, steps],
-        "robust evidence": evidence,
+        "robust evidence": [ranks["robust_evidence"]],
         "robustness + steps + robust margin": [robustness, steps, margin],
         "kept - lost": [kept],
         "four": [robustness, steps, margin, kept],
-        INFLUENCE: [mean[INFLUENCE]],
-        "influence + robustness + steps": [mean[INFLUENCE], robustness, steps],
     }
-    return {name: np.mean([class_ranks(each, labels) for each in parts[name]], axis=0) for name in CANDIDATES if name in names}
+    if influence is not None:
+        parts |= {INFLUENCE: [influence], "influence + robustness + steps": [influence, robustness, steps]}
+    return {name: np.mean(each, axis=0) for name, each in parts.items() if name in names}
 
 
 def stratified(score: np.ndarray, difficulty: np.ndarray, labels: np.ndarray) -> np.ndarray:

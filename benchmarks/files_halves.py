@@ -32,10 +32,10 @@ class _Training(NamedTuple):
 
 def halves(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
     """Some trainings per half; those in the file are not repeated."""
-    known = {"part": "halves", "dataset": benchmark.name}
+    known = {"part": "halves", "dataset": benchmark.name, "scoring": benchmark.options.scoring or None}
     todo = [each for each in _trainings(benchmark) if not results.has(**known, score=each.score, half=each.half, seed=each.seed)]
     with ProcessPoolExecutor(benchmark.options.workers, get_context("spawn")) as pool:
-        config, test = benchmark.config(), benchmark.options.test
+        config, test = benchmark.config(benchmark.options.scoring), benchmark.options.test
         futures = [pool.submit(train_on_half, config, each.files, 1000 + each.seed, test) for each in todo]
         for each, future in zip(todo, futures, strict=True):
             columns = {"score": each.score, "half": each.half, "seed": each.seed, "files": len(each.files)}
@@ -52,7 +52,8 @@ def train_on_half(config: FilesConfig, indices: list[int], seed: int, test_image
 
 def _trainings(benchmark: Benchmark) -> list[_Training]:
     """Random halves first, then both halves by each score; seed by seed, so that a benchmark that is stopped has pairs."""
-    dataset, options = benchmark.splits().train, benchmark.options
+    options = benchmark.options
+    dataset = benchmark.splits(options.scoring).train
     labels = [dataset.classes[label] for label in dataset.labels.tolist()]
     generator, sets = np.random.default_rng(0), []
     for number in range(options.random):
@@ -67,14 +68,14 @@ def _trainings(benchmark: Benchmark) -> list[_Training]:
 
 def _scores(benchmark: Benchmark) -> dict[str, np.ndarray]:
     """The scores that were asked for: published ones, `robustness`, combinations, and the same within strata of difficulty."""
-    options, labels = benchmark.options, benchmark.splits().train.labels.numpy()
+    options, labels = benchmark.options, benchmark.splits(benchmark.options.scoring).train.labels.numpy()
     whole = benchmark.fold_scores(options.scoring)
     robustness = np.array([row.robustness for row in benchmark.file_rows(options.scoring)])
     found = {"robustness": robustness, **_other_scores(whole, labels)}
     if not options.scores or CLEANLAB in (*options.scores, *options.stratify):
         found[CLEANLAB] = _label_quality(whole, labels)
     plain = options.scores or [*found]
-    found |= candidates(benchmark, whole, robustness, [*options.scores, *options.stratify])
+    found |= candidates(benchmark, whole, [*options.scores, *options.stratify])
     if REGRESSED.keys() & {*options.scores, *options.stratify}:
         found |= {name: np.array(score) for name, score in regressed_scores(benchmark).items()}
     if unknown := {*options.scores, *options.stratify} - found.keys():

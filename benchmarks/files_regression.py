@@ -16,7 +16,8 @@ def regression(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
     """The separation of each pair of trainings on halves; then the weight of each score. Nothing without such pairs."""
     if not benchmark.options.subset_regression:
         return
-    results.drop(part="regression", dataset=benchmark.name)
+    known = {"scoring": benchmark.options.scoring or None}
+    results.drop(part="regression", dataset=benchmark.name, **known)
     run = benchmark.run(benchmark.options.scoring)
     (found,) = run.rows(SubsetRegressionRow)
     for row in run.rows(SubsetPairRow):
@@ -29,7 +30,8 @@ def regression(benchmark: Benchmark, results: ResultsFile) -> Iterator[Row]:
     for weights in run.rows(SubsetRegressionWeightRow):
         yield {"outcome": "separation", "score": weights.score, "weight": weights.weight}
         yield {"outcome": "clean_difference", "score": weights.score, "weight": weights.clean_weight}
-    yield {"outcome": "separation", "score": SUBSET_REGRESSION, "correlation_left_out": found.correlation}
+    for outcome, correlation in (("separation", found.correlation), ("clean_difference", found.clean_correlation)):
+        yield {"outcome": outcome, "score": SUBSET_REGRESSION, "correlation_left_out": correlation}
 
 
 def regressed_scores(benchmark: Benchmark) -> dict[str, list[float]]:

@@ -76,6 +76,7 @@ class Benchmark:
         read = {name: getattr(self.options, name, None) for name in ("limit", "resize", "resize_mode")}
         given = "".join(f" --{name.replace('_', '-')} {value}" for name, value in read.items() if value)
         command = f"notbugs files {self.options.dataset}{given} --seed {seed} --repeats {config.repeats}"
+        command += f" --subset-regression {config.subset_regression}" if config.subset_regression else ""
         return files.run(config, self.folder(seed), command=command, workers=self.options.workers)
 
     def file_rows(self, seed: int) -> list[FileRow]:

@@ -9,10 +9,11 @@ transfer rate of the standard model's adversarial examples. The family of the st
 Stopped at any moment, the same command goes on with the rows that are missing; those of the usual widths are measured first.
 
 With --remake FOLDER, D_det and the adversarial examples are made again from RUN's standard models and kept in FOLDER: for a run
-whose data sets are not there any more.
+whose data sets are not there any more. On another device or version it is not the same to the last bit.
 """
 
 import argparse
+import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -65,10 +66,14 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
         raise SystemExit(
             f"{options.run}: must be a study of {SOURCE_FAMILY}, the family that the tables also leave out, got {config.network}"
         )
-    measured_on = results.parts.get(PART, {}).get("arguments", {}).get("run")
-    if measured_on not in (None, str(options.run)):
-        raise SystemExit(f"{options.out}: has figures of {measured_on}; give another --out for {options.run}")
-    have = [results, ResultsFile(options.beside, device=options.device)]
+    have = [results]
+    if options.beside:
+        have.append(ResultsFile(options.beside, device=options.device))
+        if not _measured_on(have[1]):
+            raise SystemExit(f"--beside {options.beside}: must be a results file of this benchmark")
+    for file in have:
+        if _measured_on(file) not in (None, str(options.run)):
+            raise SystemExit(f"{file.path}: has figures of {_measured_on(file)}; give another file for {options.run}")
     missing = [
         (network, width, seed)
         for network, width in NETWORKS
@@ -76,11 +81,30 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
         if not any(file.has(network=network, width=width, seed=seed) for file in have)
     ]
     if options.remake:
+        _check_remade(options)
         for seed in sorted({seed for *_, seed in missing}):
             _remake(config, options, seed)
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(measured, config, options, *key) for key in missing]):
             yield future.result()
+
+
+def _measured_on(file: ResultsFile) -> str | None:
+    """The RUN of these results."""
+    found: str | None = file.parts.get(PART, {}).get("arguments", {}).get("run")
+    return found
+
+
+def _check_remade(options: argparse.Namespace) -> None:
+    """Exit if the folder is of another run: it keeps the fingerprint of the data, and the arguments."""
+    from notbugs.runs.folder import RunFolder
+
+    kept, metadata = options.remake / "run.txt", RunFolder.read(options.run).metadata
+    run = f"{metadata['fingerprint']} {json.dumps(metadata['arguments'], sort_keys=True)}"
+    if kept.exists() and kept.read_text() != run:
+        raise SystemExit(f"--remake {options.remake}: is of another run than {options.run}; give another folder")
+    options.remake.mkdir(parents=True, exist_ok=True)
+    kept.write_text(run)
 
 
 def _remake(config: "ResolvedConfig", options: argparse.Namespace, seed: int) -> None:

@@ -203,7 +203,7 @@ def split(
     With --versions each file has several versions: cat.png, cat~2.png, and so on.
 
     Train on either with your own code. `notbugs run --out FOLDER` continues to the whole study.
-    With --by-file the files with the highest and the lowest robustness become two subsets, class by class.
+    With --by-file the files with the highest and the lowest rank (robustness, or subset_regression) become two subsets.
     With --files LIST the listed training files become one subset, all others another.
     Either copies the files as they are, in their original size and format.
     """
@@ -219,6 +219,8 @@ def split(
                 raise InputError(name, f"cannot be used with {option}", value)
         split_files(files_config(config, folds, repeats, subset_regression, pictures), out, how, files, top if by_file else None)
         return
+    if subset_regression:
+        raise InputError("--subset-regression", "ranks files: it needs --by-file", subset_regression)
     from notbugs.runs.tables.study import SetRow
     from notbugs.study.store import dataset_path
 

@@ -127,8 +127,8 @@ COLUMNS = (
         "influence",
         "any",
         "training on it makes others robust",
-        "how much a step of a standard model's last layer on the file reduces its loss on the other files under attack within "
-        "epsilon / 2, to first order",
+        "how much a step of a standard model's last layer on the file reduces its loss on the other files of the fold under "
+        "attack within epsilon / 2, to first order, summed over them",
     ),
     _column(
         "subset_regression",

@@ -42,7 +42,16 @@ from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.folder import RunFolder, common_metadata, write_table
 from notbugs.runs.runner import Stage, check_same_data, describe_device, on_device, run_stages
 from notbugs.runs.scheduler import describe_machine
-from notbugs.runs.tables.files import CategoryRow, ColumnRow, FilePictureRow, FileRow, SubsetRow
+from notbugs.runs.tables.files import (
+    CategoryRow,
+    ColumnRow,
+    FilePictureRow,
+    FileRow,
+    SubsetPairRow,
+    SubsetRegressionRow,
+    SubsetRegressionWeightRow,
+    SubsetRow,
+)
 from notbugs.runs.tables.row import Row
 from notbugs.study.resolve import check_size, flip_is_measured
 
@@ -242,8 +251,8 @@ def _summary(config: FilesConfig, folder: Path, attempt: Attempt) -> list[Row]:
     rows = scores.combine(splits.train, whole, epsilon)
     learned = list[Row]()
     if config.subset_regression:
-        kept = [data.load_arrays(pair_path(folder, number)) for number in range(config.subset_regression)]
-        pairs = [subset_regression.Pair.from_arrays(arrays) for arrays in kept]
+        paths = [pair_path(folder, number) for number in range(config.subset_regression)]
+        pairs = [subset_regression.Pair.load(path, len(splits.train)) for path in paths]
         rows, learned = subset_regression.learned_rows(rows, pairs, whole, splits.train)
     predictions = prediction_rows(splits.train, scores.probabilities_by_model(whole))
     counts, pictures = list[Row](), list[Row]()
@@ -300,9 +309,10 @@ def check_fraction(config: FilesConfig, top: float) -> None:
 
 @data.keeping_loads()
 def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> list[Subset]:
-    """Write the files with the highest and with the lowest robustness as two data sets: unchanged, if the input has files.
+    """Write the files with the highest and with the lowest rank as two data sets: unchanged, if the input has files.
 
-    By `subset_regression` where the run has it. They replace what an earlier call wrote. tables/subsets.csv lists the files.
+    The rank is `subset_regression` where the configuration asks for it, else `robustness`. They replace what an earlier call
+    wrote. tables/subsets.csv lists the files.
 
     Parameters
     ----------
@@ -320,15 +330,20 @@ def split_by_robustness(config: FilesConfig, folder: StrPath, top: float) -> lis
     Raises
     ------
     InputError
-        For another share, or a folder that cannot be written.
+        For another share, a folder that cannot be written, or where `subset_regression` is not measurably better than chance.
     """
     folder = Path(folder)
     data.use_index(folder)
     check_outside(config.data, folder)
     splits = load_splits(config)
     with RunFolder.open(folder, RunFolder.read(folder).metadata["arguments"]) as record:  # nobody else writes meanwhile
-        rows = record.rows(FileRow)
-        score = "subset_regression" if config.subset_regression else "robustness"
+        rows, score = record.rows(FileRow), "robustness"
+        for learned in record.rows(SubsetRegressionRow) if config.subset_regression else ():
+            score = "subset_regression"
+            if learned.ci_low <= 0:
+                remedy = "ask for more pairs, or leave it out: the subsets are then by robustness"
+                rule = "must predict the separation of pairs left out to rank files"
+                raise InputError("--subset-regression", rule, f"r = {learned.correlation:.2f}", remedy)
         chosen = robustness.top_and_bottom([row.label for row in rows], [getattr(row, score) for row in rows], top)
         _remove_subsets(folder)
         subsets, listed = [], list[SubsetRow]()
@@ -379,6 +394,9 @@ def _card(name: str, score: str, top: float) -> str:
 def _forget_summary(record: RunFolder) -> None:
     """Before the number of repetitions or of pairs changes: tables and subsets of the earlier ranking are no longer valid."""
     _remove_subsets(record.folder)
+    for row in (SubsetRegressionRow, SubsetRegressionWeightRow, SubsetPairRow):
+        for ending in ("csv", "parquet"):
+            (record.folder / "tables" / f"{row.table}.{ending}").unlink(missing_ok=True)
     record.update_metadata(stages={name: mark for name, mark in record.metadata["stages"].items() if name != "summary"})
 
 

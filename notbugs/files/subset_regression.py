@@ -1,9 +1,9 @@
 """Which files make a classifier robust? Learned from trainings on halves of the training files.
 
 Every score of a file says what some model does with it, none what training on it does. Here standard classifiers are trained on
-pairs of halves of the files, by random combinations of the scores, and measured on files that are held out. How much more robust
-the one half makes is regressed on how much the halves differ in each score. This is a datamodel (Ilyas et al. 2022) with one
-parameter for each score, not for each file. The test part is not used.
+pairs of halves of the files, by random combinations of the scores, and attacked on files that are held out. The difference of
+their robust accuracies, the separation, is regressed on how much the halves differ in each score. This is a datamodel (Ilyas et
+al. 2022) with one parameter for each score, not for each file. The test part is not used.
 """
 
 import zlib
@@ -18,6 +18,7 @@ import torch
 import notbugs.train as train
 from notbugs import metrics
 from notbugs.data import Dataset
+from notbugs.data.single_files import load_arrays
 from notbugs.errors import InputError
 from notbugs.files.crossfit import CrossfitConfig, stratified_folds, train_crossfit_model
 from notbugs.files.fold_scores import FoldScores
@@ -26,21 +27,26 @@ from notbugs.runs.tables.files import FileRow, SubsetPairRow, SubsetRegressionRo
 from notbugs.runs.tables.row import Row
 from notbugs.stats import correlation_interval
 
-FEWEST, MOST = 10, 1000  # pairs
+FEWEST, MOST = 20, 1000  # pairs
 HELD_OUT_FOLDS = 4  # one of them is held out
 SIDES = ("upper", "lower")
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))  # beside a mean of 1 on the diagonal
-ROBUST_EVIDENCE = (  # of robust models
+EVIDENCE_OF_ROBUST_MODELS = (
     *("robust_minimum_norm", "robust_margin", "robust_attacked_margin", "robust_pgd_steps_to_misclassify"),
     "trained_on_robust_margin",
 )
 
 
 def scores_to_combine(whole: Sequence[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores that are combined, as ranks within the class; whole: one entry for each repetition."""
+    """The scores that are combined, as ranks within the class; whole: one entry for each repetition.
+
+    Columns of tables/files.csv, and two that follow from such: robust_evidence, the mean rank by what robust models do with a
+    file, and margin_kept_minus_lost on the robust version. Those that a model does not have, or that are equal for all files, are
+    left out.
+    """
     mean = finite_means(whole)
     own = np.arange(len(labels)), labels
-    robust = [class_ranks(mean[name], labels) for name in ROBUST_EVIDENCE if name in mean]
+    robust = [class_ranks(mean[name], labels) for name in EVIDENCE_OF_ROBUST_MODELS if name in mean]
     found = {
         "robustness": robustness_score(mean, labels),
         "label_quality": np.mean([np.log(each["standard_probabilities"][own].clip(1e-12)) for each in whole], axis=0),
@@ -49,12 +55,13 @@ def scores_to_combine(whole: Sequence[FoldScores], labels: np.ndarray) -> dict[s
         "forgetting_events": mean["forgetting_events"],
         "pgd_steps_to_misclassify": mean["robust_pgd_steps_to_misclassify"],
         "robust_margin": mean["robust_margin"],
-        "robust evidence": np.mean(robust, axis=0),
-        "margin kept - lost on the robust version": mean["margin_kept_on_robust_version"] - mean["margin_lost_on_robust_version"],
+        "robust_evidence": np.mean(robust, axis=0),
+        "margin_kept_minus_lost": mean["margin_kept_on_robust_version"] - mean["margin_lost_on_robust_version"],
     }
     if "influence" in mean:
         found["influence"] = mean["influence"]
-    return {name: class_ranks(values, labels) for name, values in found.items() if np.isfinite(values).all()}
+    told = {name: values for name, values in found.items() if np.isfinite(values).all() and np.ptp(values) > 0}
+    return {name: class_ranks(values, labels) for name, values in told.items()}
 
 
 class Pool(NamedTuple):
@@ -70,14 +77,18 @@ def deal(dataset: Dataset, seed: int) -> Pool:
     Raises
     ------
     InputError
-        If a class has fewer than four files.
+        If that leaves fewer than two files of a class, or holds out none: with fewer than four files, or few large groups.
     """
-    counts = dataset.labels.bincount()
-    fewest = int(counts[counts > 0].min())
-    if fewest < HELD_OUT_FOLDS:
-        raise InputError("--subset-regression", f"needs {HELD_OUT_FOLDS} or more files of each class", fewest)
-    held_out = (stratified_folds(dataset.labels, HELD_OUT_FOLDS, seed, dataset.groups) == 0).numpy()
-    return Pool((~held_out).nonzero()[0], held_out.nonzero()[0])
+    rule = f"holds a quarter of each class out, which needs {HELD_OUT_FOLDS} files or more of each, and as many groups"
+    try:
+        held_out = stratified_folds(dataset.labels, HELD_OUT_FOLDS, seed, dataset.groups) == 0
+    except InputError as error:
+        raise InputError("--subset-regression", rule, error) from None
+    for label in sorted({*dataset.labels.tolist()}):
+        others, own = (int((dataset.labels[side] == label).sum()) for side in (~held_out, held_out))
+        if others < len(SIDES) or own < 1:
+            raise InputError("--subset-regression", rule, f"{own} held out and {others} others of {dataset.classes[label]}")
+    return Pool((~held_out).numpy().nonzero()[0], held_out.numpy().nonzero()[0])
 
 
 def check_pairs(pairs: int) -> None:
@@ -115,10 +126,24 @@ class Pair:
         return {"upper": self.upper, "lower": self.lower, "held_out": np.array(self.held_out), **accuracies}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Pair":
-        """The inverse."""
-        clean, robust = ((float(arrays[name][0]), float(arrays[name][1])) for name in ("clean", "robust"))
-        return cls(arrays["upper"], arrays["lower"], clean, robust, int(arrays["held_out"]))
+    def load(cls, path: Path, files: int) -> "Pair":
+        """From a file with these arrays, of a run with so many files. Raises InputError if it holds anything else."""
+        arrays = load_arrays(path)
+        names = ("upper", "lower", "held_out", "clean", "robust")
+        upper, lower, held_out, clean, robust = (arrays.get(name, np.zeros(0)) for name in names)
+        halves, accuracies = np.concatenate([upper.ravel(), lower.ravel()]), np.concatenate([clean.ravel(), robust.ravel()])
+        sound = upper.dtype == lower.dtype == held_out.dtype == np.int64 and upper.shape == lower.shape == (len(halves) // 2,)
+        sound = sound and clean.shape == robust.shape == (len(SIDES),) and held_out.shape == () and len(upper) > 0
+        if not sound or len(np.unique(halves)) < len(halves) or not 0 <= halves.min() <= halves.max() < files:
+            raise _damaged(path)
+        if not (held_out > 0 and ((accuracies >= 0) & (accuracies <= 1)).all()):
+            raise _damaged(path)
+        return cls(upper, lower, (float(clean[0]), float(clean[1])), (float(robust[0]), float(robust[1])), int(held_out))
+
+
+def _damaged(path: Path) -> InputError:
+    rule = "must hold two halves of the files and the accuracies of the classifiers trained on them"
+    return InputError(str(path), rule, "something else", "restore it, or give another --out for a new run")
 
 
 def train_pair(
@@ -134,7 +159,7 @@ def train_pair(
 ) -> Pair:
     """Standard training on the upper and on the lower half of the files by a random combination of the scores.
 
-    Both take as many steps as on all files, and start from the same weights.
+    Both take as many steps as on all files that are not held out, and start from the same weights.
 
     Parameters
     ----------
@@ -192,8 +217,9 @@ class Regression:
         Of each score, for the separation and for the difference of clean accuracy.
     predicted : ndarray, (pairs,)
         The separation of each pair, by the regression of all others.
-    correlation, ci_low, ci_high : float
-        Of `predicted` with the separations, with its 95 % CI over the pairs (Fisher's z).
+    correlation, clean_correlation : tuple of float
+        Of what the regression of all other pairs predicts with what was measured, for the separation and for the difference of
+        clean accuracy: Pearson's r, with its 95 % CI over the pairs (Fisher's z). On the held-out files, the same for all pairs.
     combined, equal_clean : ndarray, (N,), in [0, 1]
         Rank of each file within its class by the combination that is predicted to separate furthest, and by that of those
         combinations whose halves are predicted to be equally accurate.
@@ -202,9 +228,8 @@ class Regression:
     weights: dict[str, float]
     clean_weights: dict[str, float]
     predicted: np.ndarray
-    correlation: float
-    ci_low: float
-    ci_high: float
+    correlation: tuple[float, float, float]
+    clean_correlation: tuple[float, float, float]
     combined: np.ndarray
     equal_clean: np.ndarray
 
@@ -214,20 +239,26 @@ def regress(pairs: Sequence[Pair], scores: Mapping[str, np.ndarray], labels: np.
     ranks = np.stack([*scores.values()], axis=1)
     differences = np.stack([ranks[pair.upper].mean(0) - ranks[pair.lower].mean(0) for pair in pairs])
     separations = np.array([upper - lower for upper, lower in (pair.robust for pair in pairs)])
-    weights, predicted = ridge_weights(differences, separations)
-    clean_weights, _ = ridge_weights(differences, np.array([upper - lower for upper, lower in (pair.clean for pair in pairs)]))
-    constant = separations.std() == 0 or predicted.std() == 0
-    correlation = 0.0 if constant else float(np.corrcoef(predicted, separations)[0, 1])
-    equal = orthogonal(weights, clean_weights, np.cov(ranks.T))
+    clean = np.array([upper - lower for upper, lower in (pair.clean for pair in pairs)])
+    weights, clean_weights = (ridge_weights(differences, each) for each in (separations, clean))
+    predicted = left_out_predictions(differences, separations)
+    equal = orthogonal(weights, clean_weights, np.atleast_2d(np.cov(ranks.T)))
     return Regression(
         dict(zip(scores, weights.tolist(), strict=True)),
         dict(zip(scores, clean_weights.tolist(), strict=True)),
         predicted,
-        correlation,
-        *correlation_interval(correlation, len(pairs)),
+        _correlation(predicted, separations),
+        _correlation(left_out_predictions(differences, clean), clean),
         class_ranks(ranks @ weights, labels),
         class_ranks(ranks @ equal, labels),
     )
+
+
+def _correlation(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float, float]:
+    """Pearson's r with its 95 % CI; 0 where either is constant."""
+    constant = predicted.std() == 0 or measured.std() == 0
+    found = 0.0 if constant else float(np.corrcoef(predicted, measured)[0, 1])
+    return found, *correlation_interval(found, len(measured))
 
 
 def learned_rows(
@@ -239,8 +270,20 @@ def learned_rows(
     both = zip(rows, found.combined.tolist(), found.equal_clean.tolist(), strict=True)
     with_ranks = [replace(row, subset_regression=rank, subset_regression_equal_clean=equal) for row, rank, equal in both]
     files = len(pairs[0].upper) + len(pairs[0].lower)
-    interval = {"correlation": found.correlation, "ci_low": found.ci_low, "ci_high": found.ci_high}
-    learned: list[Row] = [SubsetRegressionRow(pairs=len(pairs), files=files, n=pairs[0].held_out, **interval)]
+    correlation, ci_low, ci_high = found.correlation
+    clean_correlation, clean_ci_low, clean_ci_high = found.clean_correlation
+    summary = SubsetRegressionRow(
+        pairs=len(pairs),
+        files=files,
+        n=pairs[0].held_out,
+        correlation=correlation,
+        ci_low=ci_low,
+        ci_high=ci_high,
+        clean_correlation=clean_correlation,
+        clean_ci_low=clean_ci_low,
+        clean_ci_high=clean_ci_high,
+    )
+    learned: list[Row] = [summary]
     for name, weight in found.weights.items():
         learned.append(SubsetRegressionWeightRow(score=name, weight=weight, clean_weight=found.clean_weights[name]))
     for number, (pair, predicted) in enumerate(zip(pairs, found.predicted.tolist(), strict=True)):
@@ -258,23 +301,38 @@ def learned_rows(
     return with_ranks, learned
 
 
-def ridge_weights(differences: np.ndarray, outcomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The weight of each score, and the outcome of each pair as the regression of all others predicts it.
+def left_out_predictions(differences: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """The outcome of each pair by the regression of all others, whose ridge is chosen without it, too."""
+    every = np.arange(len(outcomes))
+    rests = [every != left for left in every]
+    return np.array([differences[~rest][0] @ ridge_weights(differences[rest], outcomes[rest]) for rest in rests])
+
+
+def ridge_weights(differences: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """The weight of each score.
 
     Ridge regression without an intercept: halves that do not differ do not separate. The ridge is the one with the least error
     for pairs left out one by one.
+
+    Parameters
+    ----------
+    differences : ndarray, (pairs, scores)
+    outcomes : ndarray, (pairs,)
+
+    Returns
+    -------
+    ndarray, (scores,)
     """
     gram = differences.T @ differences
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    fits = []
     for ridge in RIDGES:
         inverse = np.linalg.inv(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)))
         weights = inverse @ differences.T @ outcomes
         leverage = np.einsum("ij,jk,ik->i", differences, inverse, differences)
         errors = (outcomes - differences @ weights) / (1 - leverage)
-        if best is None or (errors**2).mean() < best[0]:
-            best = float((errors**2).mean()), weights, outcomes - errors
-    assert best is not None
-    return best[1], best[2]
+        fits.append((float((errors**2).mean()), weights))
+    best: np.ndarray = min(fits, key=lambda fit: fit[0])[1]
+    return best
 
 
 def orthogonal(weights: np.ndarray, other: np.ndarray, covariance: np.ndarray) -> np.ndarray:

@@ -59,15 +59,23 @@ def rank(run: RunFolder) -> str:
 
 
 def subset_regression(row: SubsetRegressionRow) -> str:
-    """How well the separation by a combination of scores is predicted, and what to do where it is not."""
-    correlation = f"{minus(f'{row.correlation:z.2f}')} {interval(row.ci_low, row.ci_high, 2)}"
-    found = (
+    """How well pairs left out are predicted, and what to do where they are not."""
+    robust = _r(row.correlation, row.ci_low, row.ci_high)
+    clean = _r(row.clean_correlation, row.clean_ci_low, row.clean_ci_high)
+    text = (
         f"Subset regression: {row.pairs:,} pairs of trainings on halves of {row.files:,} files, measured on {row.n:,} others. "
-        f"The separation of pairs left out is predicted with r = {correlation}"
+        f"For pairs left out it predicts the difference of robust accuracy with {robust}, of clean accuracy with {clean}."
     )
     if row.ci_low <= 0:
-        return f"{found}, not measurably: do not use subset_regression. More pairs (--subset-regression) or more files help."
-    return f"{found}. `notbugs split --by-file` with the same options writes the files with the highest and the lowest rank."
+        return f"{text} The former is no better than chance: do not use its columns. More pairs or more files help."
+    if row.clean_ci_low <= 0:
+        return f"{text} The latter is no better than chance: do not use subset_regression_equal_clean."
+    return text
+
+
+def _r(correlation: float, low: float, high: float) -> str:
+    """Pearson's r with its CI."""
+    return f"r = {minus(f'{correlation:z.2f}')} {interval(low, high, 2)}"
 
 
 def label_errors(row: LabelErrorsRow, accuracies: Sequence[ModelAccuracyRow]) -> str:

@@ -16,39 +16,49 @@ from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import top_and_bottom
-from notbugs.files.subset_regression import Pair, deal, orthogonal, regress, ridge_weights, scores_to_combine, train_pair
+from notbugs.files.subset_regression import (
+    Pair,
+    deal,
+    left_out_predictions,
+    orthogonal,
+    regress,
+    ridge_weights,
+    scores_to_combine,
+    train_pair,
+)
 from notbugs.report import files_summary
-from notbugs.runs.folder import RunFolder
+from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables.files import FileRow, SubsetPairRow, SubsetRegressionRow, SubsetRegressionWeightRow
+from notbugs.stats import correlation_interval
 
 
-def test_ridge_weights_are_found_again_and_chance_is_not_predicted() -> None:
+def test_ridge_weights_are_found_again() -> None:
     generator = np.random.default_rng(0)
     differences, truth = generator.normal(size=(60, 9)), generator.normal(size=9)
     outcomes = differences @ truth + 0.1 * generator.normal(size=60)
-    weights, predicted = ridge_weights(differences, outcomes)
-    np.testing.assert_allclose(weights, truth, atol=0.2)
-    assert np.corrcoef(predicted, outcomes)[0, 1] > 0.99
-    by_chance = generator.normal(size=60)
-    assert abs(np.corrcoef(ridge_weights(differences, by_chance)[1], by_chance)[0, 1]) < 0.6
+    np.testing.assert_allclose(ridge_weights(differences, outcomes), truth, atol=0.2)
+    assert np.corrcoef(left_out_predictions(differences, outcomes), outcomes)[0, 1] > 0.99
 
 
-def test_predictions_of_pairs_left_out_are_those_of_regressions_without_them() -> None:
+def test_a_pair_left_out_does_not_change_its_own_prediction() -> None:
     generator = np.random.default_rng(1)
-    differences = generator.normal(size=(12, 3))
-    outcomes = differences @ [1.0, -2.0, 0.5] + generator.normal(size=12)
-    weights, predicted = ridge_weights(differences, outcomes)
-    residual = outcomes - differences @ weights
-    ridges = [10.0**power * np.trace(differences.T @ differences) / 3 for power in np.arange(-4, 2.5, 0.5)]
-    fits = [
-        (ridge, np.linalg.solve(differences.T @ differences + ridge * np.eye(3), differences.T @ outcomes)) for ridge in ridges
-    ]
-    ridge = min(fits, key=lambda fit: np.abs(fit[1] - weights).max())[0]
-    for left in range(12):
-        others = np.delete(differences, left, 0)
-        without = np.linalg.solve(others.T @ others + ridge * np.eye(3), others.T @ np.delete(outcomes, left))
-        assert predicted[left] == pytest.approx(differences[left] @ without)
-    assert np.abs(outcomes - predicted).mean() > np.abs(residual).mean()
+    differences, outcomes = generator.normal(size=(24, 3)), generator.normal(size=24)
+    predicted = left_out_predictions(differences, outcomes)
+    outcomes[5] += 100
+    assert left_out_predictions(differences, outcomes)[5] == predicted[5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pairs", [20, 40])
+def test_chance_is_seldom_called_predictable(pairs: int) -> None:
+    """A lower end of the CI above 0: 2.5 % by chance, if it is one. 200 draws give at most 7 % with a probability of 0.999."""
+    generator, called = np.random.default_rng(0), 0
+    for _ in range(200):
+        differences = generator.normal(size=(pairs, 6)) @ generator.normal(size=(6, 10))  # scores that are correlated
+        outcomes = generator.normal(size=pairs)
+        r = np.corrcoef(left_out_predictions(differences, outcomes), outcomes)[0, 1]
+        called += correlation_interval(float(r), pairs)[0] > 0
+    assert called / 200 <= 0.07
 
 
 def test_orthogonal_weights_do_not_move_the_other_outcome() -> None:
@@ -80,13 +90,37 @@ def test_the_score_that_moves_robust_accuracy_is_found_and_a_null_is_called_one(
     ranks, labels = generator.uniform(size=(400, 3)), np.zeros(400, dtype=int)
     scores = dict(zip(("steps", "margin", "loss"), ranks.T, strict=True))
     found = regress(pairs_by(np.array([0.0, 0.3, 0.0]), np.array([0.0, 0.0, 0.3]), ranks), scores, labels)
-    assert max(found.weights, key=found.weights.__getitem__) == "margin" and found.ci_low > 0.9
-    assert max(found.clean_weights, key=found.clean_weights.__getitem__) == "loss"
+    assert max(found.weights, key=found.weights.__getitem__) == "margin" and found.correlation[1] > 0.9
+    assert max(found.clean_weights, key=found.clean_weights.__getitem__) == "loss" and found.clean_correlation[1] > 0.9
     assert np.corrcoef(found.combined, ranks[:, 1])[0, 1] > 0.95
+    mixed = regress(pairs_by(np.array([0.0, 0.3, 0.3]), np.array([0.0, 0.0, 0.3]), ranks), scores, labels)
+    assert np.corrcoef(mixed.equal_clean, ranks[:, 1])[0, 1] > 0.95  # the loss, which moves clean accuracy, does not count
     null = regress(pairs_by(np.zeros(3), np.zeros(3), ranks, 20), scores, labels)
-    assert null.ci_low <= 0
-    row = SubsetRegressionRow(pairs=20, files=400, n=50, correlation=null.correlation, ci_low=null.ci_low, ci_high=null.ci_high)
-    assert "not measurably: do not use subset_regression" in files_summary.subset_regression(row)
+    assert null.correlation[1] <= 0
+
+
+@pytest.mark.parametrize(
+    ("ci_low", "clean_ci_low", "says", "not_says"),
+    [
+        (0.5, 0.5, "of robust accuracy with r = 0.80 [0.50, 0.90], of clean accuracy with r = 0.70 [0.50, 0.90].", "do not use"),
+        (-0.1, 0.5, "do not use its columns", "equal_clean"),
+        (0.5, -0.1, "do not use subset_regression_equal_clean", "its columns"),
+    ],
+)
+def test_what_is_no_better_than_chance_is_said(ci_low: float, clean_ci_low: float, says: str, not_says: str) -> None:
+    row = SubsetRegressionRow(
+        pairs=20,
+        files=400,
+        n=50,
+        correlation=0.8,
+        ci_low=ci_low,
+        ci_high=0.9,
+        clean_correlation=0.7,
+        clean_ci_low=clean_ci_low,
+        clean_ci_high=0.9,
+    )
+    text = files_summary.subset_regression(row)
+    assert says in text and not_says not in text
 
 
 def test_held_out_files_share_no_group_with_the_others_and_too_few_files_are_an_error(few: Dataset) -> None:
@@ -94,8 +128,40 @@ def test_held_out_files_share_no_group_with_the_others_and_too_few_files_are_an_
     pool = deal(replace(few, groups=tuple(groups)), 0)
     assert not {groups[index] for index in pool.held_out} & {groups[index] for index in pool.files}
     assert sorted([*pool.held_out, *pool.files]) == [*range(len(few))]
-    with pytest.raises(InputError, match="--subset-regression: needs 4 or more files of each class, got 3"):
-        deal(few.select(torch.cat([(few.labels == label).nonzero().squeeze(1)[:3] for label in (0, 1)])), 0)
+    for part, given in (
+        (few.select(torch.cat([(few.labels == label).nonzero().squeeze(1)[:3] for label in (0, 1)])), ()),  # three of each class
+        (few, [f"g{index % 3}" for index in range(len(few))]),  # three groups
+        (few, ["all zeros" if label == 0 else str(index) for index, label in enumerate(few.labels.tolist())]),
+    ):
+        with pytest.raises(InputError, match="--subset-regression: holds a quarter of each class out, which needs 4"):
+            deal(replace(part, groups=tuple(given)), 0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"upper": np.array([0, 1]), "lower": np.array([1, 2])},  # a file in both
+        {"upper": np.array([0, 30])},
+        {"upper": np.array([-1, 1])},
+        {"upper": np.array([0.0, 1.0])},
+        {"robust": np.array([0.5, np.nan])},
+        {"clean": np.array([0.5, 1.5])},
+        {"clean": np.array([0.5])},
+        {"held_out": np.array(0)},
+        {"held_out": None},
+    ],
+)
+def test_a_damaged_pair_is_one_line(damage: dict[str, np.ndarray | None], tmp_path: Path) -> None:
+    pair = Pair(np.array([0, 1]), np.array([2, 3]), (0.5, 0.4), (0.3, 0.2), 9)
+    data.save_arrays(pair.arrays(), tmp_path / "pair.npz")
+    again = Pair.load(tmp_path / "pair.npz", 30)
+    assert (again.upper.tolist(), again.lower.tolist(), again.clean, again.robust, again.held_out) == (
+        *([0, 1], [2, 3], pair.clean, pair.robust, 9),
+    )
+    kept = {name: values for name, values in {**pair.arrays(), **damage}.items() if values is not None}
+    data.save_arrays(kept, tmp_path / "damaged.npz")
+    with pytest.raises(InputError, match=r"damaged\.npz: must hold two halves of the files"):
+        Pair.load(tmp_path / "damaged.npz", 30)
 
 
 def some_scores(count: int, classes: int) -> FoldScores:
@@ -115,9 +181,11 @@ def test_scores_that_a_model_does_not_have_are_left_out() -> None:
     whole["influence"][:] = np.nan
     whole["margin_lost_on_robust_version"][:] = np.nan
     found = scores_to_combine([whole], labels)
-    assert not {"influence", "margin kept - lost on the robust version"} & found.keys() and len(found) == 8
+    assert not {"influence", "margin_kept_minus_lost"} & found.keys() and len(found) == 8
     del whole["influence"]  # of an older version
-    assert found.keys() == scores_to_combine([whole], labels).keys()
+    assert found.keys() == scores_to_combine([whole, some_scores(30, 3)], labels).keys()  # or of one of two repetitions
+    whole["forgetting_events"][:] = 1  # of all files
+    assert "forgetting_events" not in scores_to_combine([whole], labels)
 
 
 @pytest.mark.slow
@@ -141,30 +209,50 @@ def test_pairs_are_added_to_a_run_and_decide_its_subsets(done: Done, tmp_path: P
     shutil.copytree(done.run, run)
     before = RunFolder.read(run).rows(FileRow)
     assert before[0].subset_regression is None and before[0].influence is not None
-    printed = call_here(*words, "--subset-regression", "10")
+    words[words.index("split")] = "files"
+    ranked = words.copy()
+    del words[words.index("--by-file") : words.index("--by-file") + 3]  # and --top
+    printed = call_here(*words, "--subset-regression", "20")
     assert printed.returncode == 0, printed.stderr
     finished = [line for line in printed.stderr.splitlines() if line.startswith("done:")]
-    assert finished == [f"done: subset regression, pair {number + 1}" for number in range(10)]
-    assert re.search(r"Subset regression: 10 pairs .* predicted with r = −?\d\.\d\d \[", printed.stdout)
+    assert finished == [f"done: subset regression, pair {number + 1}" for number in range(20)]
+    assert re.search(r"Subset regression: 20 pairs .* of robust accuracy with r = −?\d\.\d\d \[", printed.stdout)
     record = RunFolder.read(run)
     rows, pairs, weights = record.rows(FileRow), record.rows(SubsetPairRow), record.rows(SubsetRegressionWeightRow)
     (found,) = record.rows(SubsetRegressionRow)
-    assert (found.pairs, len(pairs)) == (10, 10) and len(weights) == 10
+    assert (found.pairs, len(pairs)) == (20, 20) and 5 < len(weights) <= 10
     assert all(row.separation == pytest.approx(row.robust_upper - row.robust_lower) for row in pairs)
     assert [row.robustness for row in rows] == [row.robustness for row in before]
-    subset = data.load_part(run / "datasets/robust-files", "folder")
-    rank = {row.file: row.subset_regression or 0.0 for row in rows}
-    others = data.load_part(run / "datasets/nonrobust-files", "folder")
-    assert np.mean([rank[name] for name in subset.names]) > np.mean([rank[name] for name in others.names]) + 0.3
-    assert "highest subset_regression" in (run / "datasets/robust-files/README.md").read_text()
-    assert "Subset regression: 10 pairs" in (run / "report.html").read_text()
-    again = call_here(*words)  # as before: by robustness, and no column says what is not asked for
+    assert "Subset regression: 20 pairs" in (run / "report.html").read_text()
+
+    ranked[0] = "split"
+    for ci_low in (0.3, -0.1):  # as if it had been found so
+        table = record.folder / "tables" / "subset_regression.csv"
+        write_table([replace(found, ci_low=ci_low)], table)
+        split = call_here(*ranked, "--subset-regression", "20")
+        assert split.returncode == (0 if ci_low > 0 else 2), split.stderr
+        if ci_low <= 0:
+            assert "--subset-regression: must predict the separation of pairs left out" in split.stderr
+            continue
+        robust, others = (data.load_part(run / f"datasets/{name}-files", "folder") for name in ("robust", "nonrobust"))
+        rank = {row.file: row.subset_regression or 0.0 for row in rows}
+        assert np.mean([rank[name] for name in robust.names]) > np.mean([rank[name] for name in others.names]) + 0.3
+        assert "highest subset_regression" in (run / "datasets/robust-files/README.md").read_text()
+
+    again = call_here(*words)  # as before: no column and no table says what is not asked for
     assert again.returncode == 0 and "done:" not in again.stderr and "Subset regression" not in again.stdout
-    assert RunFolder.read(run).rows(FileRow) == before
+    assert RunFolder.read(run).rows(FileRow) == before and not [*(run / "tables").glob("subset_regression*")]
 
 
-@pytest.mark.parametrize(("pairs", "message"), [("5", "must be 0 or from 10 to 1,000 pairs"), ("-1", "must be 0 or from 10")])
+@pytest.mark.parametrize(("pairs", "message"), [("5", "must be 0 or from 20 to 1,000 pairs"), ("-1", "must be 0 or from 20")])
 def test_too_few_pairs_are_an_error_before_anything_is_written(pairs: str, message: str, tmp_path: Path) -> None:
     printed = call_here("files", "digits", "--limit", "100", "--subset-regression", pairs, "--out", str(tmp_path / "run"))
     assert printed.returncode == 2 and "--subset-regression" in printed.stderr and message in printed.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--files", "list.txt"]])
+def test_without_by_file_the_option_is_an_error(words: list[str], tmp_path: Path) -> None:
+    printed = call_here("split", "digits", *words, "--subset-regression", "20", "--out", str(tmp_path / "run"))
+    assert printed.returncode == 2 and "--subset-regression: ranks files: it needs --by-file" in printed.stderr
     assert not (tmp_path / "run").exists()

@@ -99,9 +99,11 @@ class SubsetRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetRegressionRow(Row):
-    """How well the separation of each pair of halves is predicted from all others: Pearson's r, 95 % CI over the pairs.
+    """How well the outcome of each pair of trainings is predicted from all others: Pearson's r, 95 % CI over the pairs.
 
-    files: of both halves together; n: held-out files, on which their classifiers are measured.
+    files: of both halves together; n: held-out files, on which their classifiers are measured, the same for all pairs.
+    correlation: of the separation, the robust accuracy of the upper half minus that of the lower; clean_correlation: of the
+    difference of their clean accuracies.
     """
 
     table: ClassVar[str] = "subset_regression"
@@ -111,11 +113,14 @@ class SubsetRegressionRow(Row):
     correlation: float
     ci_low: float
     ci_high: float
+    clean_correlation: float
+    clean_ci_low: float
+    clean_ci_high: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetRegressionWeightRow(Row):
-    """The weight of one score in subset regression, for the separation and for the difference of clean accuracy."""
+    """The weight of the rank by one score, for the separation and for the difference of clean accuracy."""
 
     table: ClassVar[str] = "subset_regression_weights"
     score: str
