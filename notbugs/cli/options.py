@@ -327,9 +327,9 @@ SubsetRegression = Annotated[
     typer.Option(
         metavar="PAIRS",
         help="Train PAIRS pairs of classifiers on halves of the files, and learn from their robust accuracy a weight for each "
-        "score: the columns subset_regression and subset_regression_equal_clean. `split --by-file` then ranks by the first. At "
-        "least 20; 40 to 60 on the data measured. A pair takes about as long as one standard training, and an attack on a quarter "
-        "of the files. 0: none.",
+        "score: the columns subset_regression and subset_regression_equal_clean. `split --by-file` then ranks by the first. "
+        "At least 20; 40 to 60 on the data measured. A pair takes about as long as one standard training, and an attack on a "
+        "quarter of the files. 0: none.",
     ),
 ]
 Pictures = Annotated[

@@ -210,11 +210,10 @@ def split(
     config, how = study_config({**locals(), **data_options, "seeds": 1}), How(workers, executor, device)
     if by_file or files:
         option = "--by-file" if by_file else "--files"
-        if bf16 is not None or compile:
-            raise InputError("--bf16, --compile", f"cannot be used with {option}")
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
-        for name, value in (("--robust-strong", robust_strong), ("--robust-model", robust_model), ("--dry-run", dry_run)):
+        speed = "--bf16, --compile", bf16 is not None or compile
+        for name, value in (speed, ("--robust-strong", robust_strong), ("--robust-model", robust_model), ("--dry-run", dry_run)):
             if value:
                 raise InputError(name, f"cannot be used with {option}", value)
         split_files(files_config(config, folds, repeats, subset_regression, pictures), out, how, files, top if by_file else None)

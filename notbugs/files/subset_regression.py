@@ -2,8 +2,11 @@
 
 Every score of a file says what some model does with it, none what training on it does. Here standard classifiers are trained on
 pairs of halves of the files, by random combinations of the scores, and attacked on files that are held out. The difference of
-their robust accuracies, the separation, is regressed on how much the halves differ in each score. This is a datamodel (Ilyas et
+their robust accuracies, the separation, is regressed on how much the halves differ in the scores. This is a datamodel (Ilyas et
 al. 2022) with one parameter for each score, not for each file. The test part is not used.
+
+Scores are correlated: all of them say in part how difficult a file is. Combinations are drawn, and regressed, in coordinates that
+are not (whitened), so that the pairs tell as much about what distinguishes two scores as about what they share.
 """
 
 import zlib
@@ -30,6 +33,7 @@ from notbugs.stats import correlation_interval
 FEWEST, MOST = 20, 1000  # pairs
 HELD_OUT_FOLDS = 4  # one of them is held out
 SIDES = ("upper", "lower")
+LEAST_VARIANCE = 1e-3  # of the largest
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))  # beside a mean of 1 on the diagonal
 EVIDENCE_OF_ROBUST_MODELS = (
     *("robust_minimum_norm", "robust_margin", "robust_attacked_margin", "robust_pgd_steps_to_misclassify"),
@@ -62,6 +66,29 @@ def scores_to_combine(whole: Sequence[FoldScores], labels: np.ndarray) -> dict[s
         found["influence"] = mean["influence"]
     told = {name: values for name, values in found.items() if np.isfinite(values).all() and np.ptp(values) > 0}
     return {name: class_ranks(values, labels) for name, values in told.items()}
+
+
+class Coordinates(NamedTuple):
+    """Uncorrelated combinations of the scores, each with variance 1.
+
+    Attributes
+    ----------
+    values : ndarray, (N, K)
+    by_score : ndarray, (scores, K)
+        How much of each score's rank is in each of them.
+    """
+
+    values: np.ndarray
+    by_score: np.ndarray
+
+
+def whitened(scores: Mapping[str, np.ndarray]) -> Coordinates:
+    """Coordinates of the ranks: their principal components over their standard deviations; without those that hardly vary."""
+    ranks = np.stack([*scores.values()], axis=1)
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(ranks.T)))
+    kept = variances > LEAST_VARIANCE * variances.max()
+    by_score = axes[:, kept] / np.sqrt(variances[kept])
+    return Coordinates((ranks - ranks.mean(0)) @ by_score, by_score)
 
 
 class Pool(NamedTuple):
@@ -182,8 +209,8 @@ def train_pair(
     Pair
     """
     pool, own_seed = deal(dataset, seed), zlib.crc32(f"{seed}/subset-regression/{number}".encode())
-    ranks = np.stack([*scores.values()], axis=1)[pool.files]
-    combined = ranks @ np.random.default_rng(own_seed).standard_normal(ranks.shape[1])
+    values = whitened(scores).values[pool.files]
+    combined = values @ np.random.default_rng(own_seed).standard_normal(values.shape[1])
     labels = [str(label) for label in dataset.labels[torch.from_numpy(pool.files)].tolist()]
     halves = [pool.files[side] for side in top_and_bottom(labels, combined.tolist(), 0.5)]
     settings = replace(config, batch_size=max(1, config.batch_size // 2))
@@ -214,7 +241,7 @@ class Regression:
     Attributes
     ----------
     weights, clean_weights : dict of str to float
-        Of each score, for the separation and for the difference of clean accuracy.
+        Of the rank by each score, for the separation and for the difference of clean accuracy.
     predicted : ndarray, (pairs,)
         The separation of each pair, by the regression of all others.
     correlation, clean_correlation : tuple of float
@@ -236,21 +263,21 @@ class Regression:
 
 def regress(pairs: Sequence[Pair], scores: Mapping[str, np.ndarray], labels: np.ndarray) -> Regression:
     """The weight of each score, from all pairs; labels: int, (N,)."""
-    ranks = np.stack([*scores.values()], axis=1)
-    differences = np.stack([ranks[pair.upper].mean(0) - ranks[pair.lower].mean(0) for pair in pairs])
+    values, by_score = whitened(scores)
+    differences = np.stack([values[pair.upper].mean(0) - values[pair.lower].mean(0) for pair in pairs])
     separations = np.array([upper - lower for upper, lower in (pair.robust for pair in pairs)])
     clean = np.array([upper - lower for upper, lower in (pair.clean for pair in pairs)])
     weights, clean_weights = (ridge_weights(differences, each) for each in (separations, clean))
     predicted = left_out_predictions(differences, separations)
-    equal = orthogonal(weights, clean_weights, np.atleast_2d(np.cov(ranks.T)))
+    equal = orthogonal(weights, clean_weights)
     return Regression(
-        dict(zip(scores, weights.tolist(), strict=True)),
-        dict(zip(scores, clean_weights.tolist(), strict=True)),
+        dict(zip(scores, (by_score @ weights).tolist(), strict=True)),
+        dict(zip(scores, (by_score @ clean_weights).tolist(), strict=True)),
         predicted,
         _correlation(predicted, separations),
         _correlation(left_out_predictions(differences, clean), clean),
-        class_ranks(ranks @ weights, labels),
-        class_ranks(ranks @ equal, labels),
+        class_ranks(values @ weights, labels),
+        class_ranks(values @ equal, labels),
     )
 
 
@@ -309,19 +336,19 @@ def left_out_predictions(differences: np.ndarray, outcomes: np.ndarray) -> np.nd
 
 
 def ridge_weights(differences: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
-    """The weight of each score.
+    """The weight of each coordinate.
 
     Ridge regression without an intercept: halves that do not differ do not separate. The ridge is the one with the least error
     for pairs left out one by one.
 
     Parameters
     ----------
-    differences : ndarray, (pairs, scores)
+    differences : ndarray, (pairs, K)
     outcomes : ndarray, (pairs,)
 
     Returns
     -------
-    ndarray, (scores,)
+    ndarray, (K,)
     """
     gram = differences.T @ differences
     fits = []
@@ -335,12 +362,8 @@ def ridge_weights(differences: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
     return best
 
 
-def orthogonal(weights: np.ndarray, other: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Weights whose halves do not differ in what the other ones predict.
-
-    Halves by weights w differ in the scores in proportion to covariance @ w.
-    """
-    spread = float(other @ covariance @ other)
-    shared = float(other @ covariance @ weights) / spread if spread > 0 else 0.0
-    found: np.ndarray = weights - shared * other
+def orthogonal(weights: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Weights of coordinates whose halves do not differ in what the other ones predict."""
+    length = float(other @ other)
+    found: np.ndarray = weights - (float(other @ weights) / length if length > 0 else 0.0) * other
     return found

@@ -25,6 +25,7 @@ from notbugs.files.subset_regression import (
     ridge_weights,
     scores_to_combine,
     train_pair,
+    whitened,
 )
 from notbugs.report import files_summary
 from notbugs.runs.folder import RunFolder, write_table
@@ -61,17 +62,23 @@ def test_chance_is_seldom_called_predictable(pairs: int) -> None:
     assert called / 200 <= 0.07
 
 
-def test_orthogonal_weights_do_not_move_the_other_outcome() -> None:
+def test_coordinates_are_uncorrelated_and_orthogonal_weights_do_not_move_the_other_outcome() -> None:
     generator = np.random.default_rng(0)
-    ranks, truth = generator.uniform(size=(4000, 9)), generator.normal(size=9)
+    ranks = (0.9 * generator.uniform(size=(4000, 1)) + 0.1 * generator.uniform(size=(4000, 9))).T
+    values, by_score = whitened(dict(zip("abcdefghi", ranks, strict=True)))
+    np.testing.assert_allclose(np.cov(values.T), np.eye(9), atol=1e-6)
+    np.testing.assert_allclose((ranks.T - ranks.mean(1)) @ by_score, values)
+    truth = generator.normal(size=9)
     other = truth + generator.normal(size=9)
-    found = orthogonal(truth, other, np.cov(ranks.T))
+    found = orthogonal(truth, other)
     gaps = []
-    for score in (ranks @ truth, ranks @ found):
+    for score in (values @ truth, values @ found):
         upper, lower = top_and_bottom(["a"] * 4000, score.tolist(), 0.5)
-        gaps.append((ranks[upper].mean(0) - ranks[lower].mean(0)) @ np.stack([truth, other], axis=1))
+        gaps.append((values[upper].mean(0) - values[lower].mean(0)) @ np.stack([truth, other], axis=1))
     assert abs(gaps[1][1]) < 0.1 * abs(gaps[0][1]) and gaps[1][0] > 0.2
-    assert (orthogonal(truth, np.zeros(9), np.cov(ranks.T)) == truth).all()  # clean accuracy that nothing moves
+    assert (orthogonal(truth, np.zeros(9)) == truth).all()  # clean accuracy that nothing moves
+    same = whitened({"a": ranks[0], "b": ranks[0]})  # two names of one score
+    assert same.values.shape == (4000, 1)
 
 
 def pairs_by(separation: np.ndarray, clean: np.ndarray, ranks: np.ndarray, count: int = 60) -> list[Pair]:
