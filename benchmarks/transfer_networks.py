@@ -15,7 +15,7 @@ whose data sets are not there any more. On another device or version it is not t
 import argparse
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ PART = "transfer-networks"
 SOURCE_FAMILY = "resnet9"  # of the standard model, whose adversarial examples are transferred
 SOURCE, ON_D_DET, ON_ORIGINAL = "standard", "trained-on-next-labels", "reinit-1"  # names in the catalog
 D_DET = "next-labels"
+KEY = ("network", "width", "seed")  # of a row
 USUAL_WIDTHS = {"resnet9": 16, "small": 16, "vgg": 16, "resnet": 8, "mixer": 64, "inception": 16, "densenet": 16}
 NETWORKS = tuple((family, factor * width) for factor in (1, 2) for family, width in USUAL_WIDTHS.items())
 
@@ -66,36 +67,32 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
         raise SystemExit(
             f"{options.run}: must be a study of {SOURCE_FAMILY}, the family that the tables also leave out, got {config.network}"
         )
-    have = [results]
-    if options.beside:
-        have.append(ResultsFile(options.beside, device=options.device))
-        if not _measured_on(have[1]):
-            raise SystemExit(f"--beside {options.beside}: must be a results file of this benchmark")
-    for file in have:
-        if _measured_on(file) not in (None, str(options.run)):
-            raise SystemExit(f"{file.path}: has figures of {_measured_on(file)}; give another file for {options.run}")
-    missing = [
-        (network, width, seed)
-        for network, width in NETWORKS
-        for seed in range(config.seed, config.seed + config.seeds)
-        if not any(file.has(network=network, width=width, seed=seed) for file in have)
-    ]
+    todo = missing(options, results, range(config.seed, config.seed + config.seeds))
     if options.remake:
-        _check_remade(options)
-        for seed in sorted({seed for *_, seed in missing}):
+        check_remade(options)
+        for seed in sorted({seed for *_, seed in todo}):
             _remake(config, options, seed)
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(measured, config, options, *key) for key in missing]):
+        for future in as_completed([pool.submit(measured, config, options, *key) for key in todo]):
             yield future.result()
 
 
-def _measured_on(file: ResultsFile) -> str | None:
-    """The RUN of these results."""
-    found: str | None = file.parts.get(PART, {}).get("arguments", {}).get("run")
-    return found
+def missing(options: argparse.Namespace, results: ResultsFile, seeds: Iterable[int]) -> list[tuple[str, int, int]]:
+    """Network, width and seed of the rows that neither file has. Exit if one of them has figures of another run."""
+    have = [results]
+    if options.beside:
+        if not options.beside.exists():
+            raise SystemExit(f"--beside {options.beside}: must be a results file of this benchmark, there is none")
+        have.append(ResultsFile(options.beside, device=options.device))
+    for file in have:
+        measured_on = file.parts.get(PART, {}).get("arguments", {}).get("run")
+        if file.rows and measured_on != str(options.run):
+            raise SystemExit(f"{file.path}: has figures of {measured_on}; give another file for {options.run}")
+    keys = [(network, width, seed) for network, width in NETWORKS for seed in seeds]
+    return [key for key in keys if not any(file.has(**dict(zip(KEY, key, strict=True))) for file in have)]
 
 
-def _check_remade(options: argparse.Namespace) -> None:
+def check_remade(options: argparse.Namespace) -> None:
     """Exit if the folder is of another run: it keeps the fingerprint of the data, and the arguments."""
     from notbugs.runs.folder import RunFolder
 

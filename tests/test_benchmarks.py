@@ -31,6 +31,7 @@ from report.conftest import (
 
 from notbugs import report
 from notbugs.files.robustness import top_and_bottom
+from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import (
     CorruptionDifferenceRow,
     CorruptionRow,
@@ -346,6 +347,32 @@ def test_starting_images_are_others_each_once_and_of_the_same_class_where_asked(
         found = load("either_set").starts(labels, 3, same_class=same_class)
         assert found.sort().values.tolist() == list(range(60)) and not (found == torch.arange(60)).any()
         assert bool((labels[found] == labels).all()) == same_class
+
+
+def test_rows_of_another_machine_are_not_measured_again_and_files_of_other_runs_are_refused(load: Load, tmp_path: Path) -> None:
+    module, beside = load("transfer_networks"), tmp_path / "beside.json"
+    part = {"transfer-networks": {"arguments": {"run": "runs/a"}}}
+    beside.write_text(json.dumps({"parts": part, "rows": [{"network": "vgg", "width": 16, "seed": 0}]}))
+    options = Namespace(run=Path("runs/a"), beside=beside, device="cpu")
+    results = module.ResultsFile(None)
+    found = module.missing(options, results, [0, 1])
+    assert len(found) == 2 * len(module.NETWORKS) - 1 and ("vgg", 16, 0) not in found
+    usual = [network for network, _, _ in found[: len(found) // 2]]
+    assert {*usual} == {*module.USUAL_WIDTHS}  # those of the usual widths come first
+    for run, file, says in (("runs/b", beside, "another file for runs/b"), ("runs/a", tmp_path / "no", "there is none")):
+        with pytest.raises(SystemExit, match=says):
+            module.missing(Namespace(run=Path(run), beside=file, device="cpu"), results, [0])
+
+
+def test_data_sets_made_again_belong_to_one_run(load: Load, tmp_path: Path) -> None:
+    module = load("transfer_networks")
+    for name in "ab":
+        with RunFolder.open(tmp_path / name, {"kind": "study", "width": name}) as run:
+            run.update_metadata(fingerprint="0123-4567")
+    for _ in range(2):
+        module.check_remade(Namespace(run=tmp_path / "a", remake=tmp_path / "made"))
+    with pytest.raises(SystemExit, match="is of another run"):
+        module.check_remade(Namespace(run=tmp_path / "b", remake=tmp_path / "made"))
 
 
 def test_stratified_halves_are_equally_difficult(load: Load) -> None:
