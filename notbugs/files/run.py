@@ -118,7 +118,8 @@ def run(
         raise InputError("--repeats", rule, config.repeats)
     subset_regression.check_pairs(config.subset_regression)
     if config.subset_regression:
-        subset_regression.deal(splits.train, config.seed)  # too few files fail here
+        for number in range(subset_regression.HELD_OUT_FOLDS):
+            subset_regression.deal(splits.train, config.seed, number)  # too few files fail here
     stratified_folds(splits.train.labels, config.folds, 0, splits.train.groups)  # too many folds fail here
     with RunFolder.open(folder, resumable_arguments(config)) as record:
         digest = fingerprint(splits.train, splits.test)

@@ -31,7 +31,7 @@ from notbugs.runs.tables.row import Row
 from notbugs.stats import correlation_interval
 
 FEWEST, MOST = 20, 1000  # pairs
-HELD_OUT_FOLDS = 4  # one of them is held out
+HELD_OUT_FOLDS = 4  # one of them is held out, another one by each pair in turn
 SIDES = ("upper", "lower")
 LEAST_VARIANCE = 1e-3  # of the largest
 RIDGES = tuple(10.0**power for power in np.arange(-4, 2.5, 0.5))  # beside a mean of 1 on the diagonal
@@ -98,8 +98,8 @@ class Pool(NamedTuple):
     held_out: np.ndarray
 
 
-def deal(dataset: Dataset, seed: int) -> Pool:
-    """A quarter of each class is held out; the files of a group are on one side.
+def deal(dataset: Dataset, seed: int, number: int) -> Pool:
+    """The quarter of each class that pair `number` holds out, and the others; the files of a group are on one side.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def deal(dataset: Dataset, seed: int) -> Pool:
     """
     rule = f"holds a quarter of each class out, which needs {HELD_OUT_FOLDS} files or more of each, and as many groups"
     try:
-        held_out = stratified_folds(dataset.labels, HELD_OUT_FOLDS, seed, dataset.groups) == 0
+        held_out = stratified_folds(dataset.labels, HELD_OUT_FOLDS, seed, dataset.groups) == number % HELD_OUT_FOLDS
     except InputError as error:
         raise InputError("--subset-regression", rule, error) from None
     for label in sorted({*dataset.labels.tolist()}):
@@ -208,7 +208,7 @@ def train_pair(
     -------
     Pair
     """
-    pool, own_seed = deal(dataset, seed), zlib.crc32(f"{seed}/subset-regression/{number}".encode())
+    pool, own_seed = deal(dataset, seed, number), zlib.crc32(f"{seed}/subset-regression/{number}".encode())
     values = whitened(scores).values[pool.files]
     combined = values @ np.random.default_rng(own_seed).standard_normal(values.shape[1])
     labels = [str(label) for label in dataset.labels[torch.from_numpy(pool.files)].tolist()]
@@ -246,7 +246,7 @@ class Regression:
         The separation of each pair, by the regression of all others.
     correlation, clean_correlation : tuple of float
         Of what the regression of all other pairs predicts with what was measured, for the separation and for the difference of
-        clean accuracy: Pearson's r, with its 95 % CI over the pairs (Fisher's z). On the held-out files, the same for all pairs.
+        clean accuracy: Pearson's r, with its 95 % CI over the pairs (Fisher's z).
     combined, equal_clean : ndarray, (N,), in [0, 1]
         Rank of each file within its class by the combination that is predicted to separate furthest, and by that of those
         combinations whose halves are predicted to be equally accurate.

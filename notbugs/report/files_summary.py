@@ -63,7 +63,7 @@ def subset_regression(row: SubsetRegressionRow) -> str:
     robust = _r(row.correlation, row.ci_low, row.ci_high)
     clean = _r(row.clean_correlation, row.clean_ci_low, row.clean_ci_high)
     text = (
-        f"Subset regression: {row.pairs:,} pairs of trainings on halves of {row.files:,} files, measured on {row.n:,} others. "
+        f"Subset regression: {row.pairs:,} pairs of trainings on halves of {row.files:,} files, attacked on {row.n:,} others. "
         f"For pairs left out it predicts the difference of robust accuracy with {robust}, of clean accuracy with {clean}."
     )
     if row.ci_low <= 0:

@@ -132,16 +132,19 @@ def test_what_is_no_better_than_chance_is_said(ci_low: float, clean_ci_low: floa
 
 def test_held_out_files_share_no_group_with_the_others_and_too_few_files_are_an_error(few: Dataset) -> None:
     groups = [f"g{index // 3}" for index in range(len(few))]
-    pool = deal(replace(few, groups=tuple(groups)), 0)
-    assert not {groups[index] for index in pool.held_out} & {groups[index] for index in pool.files}
-    assert sorted([*pool.held_out, *pool.files]) == [*range(len(few))]
+    pools = [deal(replace(few, groups=tuple(groups)), 0, number) for number in range(5)]
+    for pool in pools:
+        assert not {groups[index] for index in pool.held_out} & {groups[index] for index in pool.files}
+        assert sorted([*pool.held_out, *pool.files]) == [*range(len(few))]
+    assert sorted(np.concatenate([pool.held_out for pool in pools[:4]])) == [*range(len(few))]  # each file once in four pairs
+    assert pools[4].held_out.tolist() == pools[0].held_out.tolist()
     for part, given in (
         (few.select(torch.cat([(few.labels == label).nonzero().squeeze(1)[:3] for label in (0, 1)])), ()),  # three of each class
         (few, [f"g{index % 3}" for index in range(len(few))]),  # three groups
         (few, ["all zeros" if label == 0 else str(index) for index, label in enumerate(few.labels.tolist())]),
     ):
         with pytest.raises(InputError, match="--subset-regression: holds a quarter of each class out, which needs 4"):
-            deal(replace(part, groups=tuple(given)), 0)
+            deal(replace(part, groups=tuple(given)), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +201,7 @@ def test_scores_that_a_model_does_not_have_are_left_out() -> None:
 @pytest.mark.slow
 def test_a_pair_is_two_halves_of_the_files_that_are_not_held_out(few: Dataset) -> None:
     scores = scores_to_combine([some_scores(len(few), 10)], few.labels.numpy())
-    pair, pool = train_pair(few, scores, QUICK, seed=0, number=1), deal(few, 0)
+    pair, pool = train_pair(few, scores, QUICK, seed=0, number=1), deal(few, 0, 1)
     halves = {*pair.upper.tolist()}, {*pair.lower.tolist()}
     assert not halves[0] & halves[1] and halves[0] | halves[1] <= {*pool.files.tolist()}
     assert torch.equal(*(few.labels[torch.from_numpy(half)].bincount(minlength=10) for half in (pair.upper, pair.lower)))

@@ -101,7 +101,7 @@ class SubsetRow(Row):
 class SubsetRegressionRow(Row):
     """How well the outcome of each pair of trainings is predicted from all others: Pearson's r, 95 % CI over the pairs.
 
-    files: of both halves together; n: held-out files, on which their classifiers are measured, the same for all pairs.
+    files: of both halves of the first pair together; n: its held-out files, on which its classifiers are measured.
     correlation: of the separation, the robust accuracy of the upper half minus that of the lower; clean_correlation: of the
     difference of their clean accuracies.
     """
