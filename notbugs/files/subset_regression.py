@@ -41,8 +41,14 @@ EVIDENCE_OF_ROBUST_MODELS = (
 )
 
 
+SCORES = (
+    *("robustness", "label_quality", "standard_margin", "epochs_confidence", "forgetting_events", "pgd_steps_to_misclassify"),
+    *("robust_margin", "robust_evidence", "margin_kept_minus_lost", "influence"),
+)
+
+
 def scores_to_combine(whole: Sequence[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:
-    """The scores that are combined, as ranks within the class; whole: one entry for each repetition.
+    """Those of `SCORES` that are known, as ranks within the class; whole: one entry for each repetition.
 
     Columns of tables/files.csv, and two that follow from such: robust_evidence, the mean rank by what robust models do with a
     file, and margin_kept_minus_lost on the robust version. Those that a model does not have, or that are equal for all files, are
@@ -300,6 +306,7 @@ def learned_rows(
     correlation, ci_low, ci_high = found.correlation
     clean_correlation, clean_ci_low, clean_ci_high = found.clean_correlation
     summary = SubsetRegressionRow(
+        left_out=", ".join(name for name in SCORES if name not in found.weights) or None,
         pairs=len(pairs),
         files=files,
         n=pairs[0].held_out,

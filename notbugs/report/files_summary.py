@@ -66,10 +66,12 @@ def subset_regression(row: SubsetRegressionRow) -> str:
         f"Subset regression: {row.pairs:,} pairs of trainings on halves of {row.files:,} files, attacked on {row.n:,} others. "
         f"For pairs left out it predicts the difference of robust accuracy with {robust}, of clean accuracy with {clean}."
     )
+    if row.left_out:
+        text += f" Scores left out, not known for all files or the same for all: {row.left_out}."
     if row.ci_low <= 0:
-        return f"{text} The former is no better than chance: do not use its columns. More pairs or more files help."
+        return f"{text} That of robust accuracy is no better than chance: do not use its columns. More pairs or more files help."
     if row.clean_ci_low <= 0:
-        return f"{text} The latter is no better than chance: do not use subset_regression_equal_clean."
+        return f"{text} That of clean accuracy is no better than chance: do not use subset_regression_equal_clean."
     return text
 
 

@@ -17,6 +17,7 @@ from notbugs.errors import InputError
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import top_and_bottom
 from notbugs.files.subset_regression import (
+    SCORES,
     Pair,
     deal,
     left_out_predictions,
@@ -128,6 +129,8 @@ def test_what_is_no_better_than_chance_is_said(ci_low: float, clean_ci_low: floa
     )
     text = files_summary.subset_regression(row)
     assert says in text and not_says not in text
+    assert "left out" not in text.replace("pairs left out", "")
+    assert "the same for all: influence." in files_summary.subset_regression(replace(row, left_out="influence"))
 
 
 def test_held_out_files_share_no_group_with_the_others_and_too_few_files_are_an_error(few: Dataset) -> None:
@@ -230,7 +233,8 @@ def test_pairs_are_added_to_a_run_and_decide_its_subsets(done: Done, tmp_path: P
     record = RunFolder.read(run)
     rows, pairs, weights = record.rows(FileRow), record.rows(SubsetPairRow), record.rows(SubsetRegressionWeightRow)
     (found,) = record.rows(SubsetRegressionRow)
-    assert (found.pairs, len(pairs)) == (20, 20) and 5 < len(weights) <= 10
+    left_out = found.left_out.split(", ") if found.left_out else []
+    assert (found.pairs, len(pairs)) == (20, 20) and sorted([row.score for row in weights] + left_out) == sorted(SCORES)
     assert all(row.separation == pytest.approx(row.robust_upper - row.robust_lower) for row in pairs)
     assert [row.robustness for row in rows] == [row.robustness for row in before]
     assert "Subset regression: 20 pairs" in (run / "report.html").read_text()

@@ -103,7 +103,7 @@ class SubsetRegressionRow(Row):
 
     files: of both halves of the first pair together; n: its held-out files, on which its classifiers are measured.
     correlation: of the separation, the robust accuracy of the upper half minus that of the lower; clean_correlation: of the
-    difference of their clean accuracies.
+    difference of their clean accuracies. left_out: scores that are not known, or equal for all files.
     """
 
     table: ClassVar[str] = "subset_regression"
@@ -116,6 +116,7 @@ class SubsetRegressionRow(Row):
     clean_correlation: float
     clean_ci_low: float
     clean_ci_high: float
+    left_out: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
