@@ -202,6 +202,8 @@ def _transfer_networks(rows: Rows) -> Iterator[str]:
     for seed, own in by_seed.items():
         if len(own) >= FEWEST_NETWORKS:
             lines += [[str(seed), *cells] for cells in _correlations(own, every=seed == seeds[0])]
+    if len(seeds) > 1 and len(means := _means_over_seeds(rows, seeds)) >= FEWEST_NETWORKS:
+        lines += [[f"mean of {', '.join(map(str, seeds))}", *cells] for cells in _correlations(means, every=True)]
     yield table(("seed", "correlation of", "points", "Pearson's r [95 % CI]"), lines)
     several = [key for key in map(_by_family, by_seed[seeds[0]]) if sum(_by_family(row) == key for row in rows) > 1]
     accuracies = [{_by_family(row): row for row in by_seed[seed]} for seed in seeds]
@@ -212,6 +214,17 @@ def _transfer_networks(rows: Rows) -> Iterator[str]:
     if lines:
         titles = [f"{title}, seed {seed}" for title in ("accuracy after D_det, %", "transfer rate, %") for seed in seeds]
         yield table(("family", "width", *titles), lines)
+
+
+def _means_over_seeds(rows: Rows, seeds: Sequence[int]) -> Rows:
+    """One row for each network that was measured with every seed and has transfer rates."""
+    found = []
+    for network, width in dict.fromkeys(map(_by_family, rows)):
+        own = [row for row in rows if _by_family(row) == (network, width) and row["transfer_rate"] is not None]
+        if {row["seed"] for row in own} == {*seeds}:
+            values = {name: sum(row[name] for row in own) / len(own) for name in (*PAIR, "clean_accuracy")}
+            found.append({"network": network, "width": width, **values})
+    return found
 
 
 def _by_family(row: Row) -> tuple[str, int]:
