@@ -39,8 +39,6 @@ EVIDENCE_OF_ROBUST_MODELS = (
     *("robust_minimum_norm", "robust_margin", "robust_attacked_margin", "robust_pgd_steps_to_misclassify"),
     "trained_on_robust_margin",
 )
-
-
 SCORES = (
     *("robustness", "label_quality", "standard_margin", "epochs_confidence", "forgetting_events", "pgd_steps_to_misclassify"),
     *("robust_margin", "robust_evidence", "margin_kept_minus_lost", "influence"),
