@@ -33,7 +33,7 @@ def test_the_command_writes_two_subsets_and_their_manifest(done: Done) -> None:
     assert [row["file"] for row in table] == [row.file for row in rows]
     assert [row["robustness"] for row in table] == [row.robustness for row in rows]
     lines = parquet.read_table(done.run / "tables" / "subsets.parquet").to_pylist()
-    listed = [from_text(SubsetRow, {name: str(value) for name, value in line.items()}) for line in lines]
+    listed = [from_text(SubsetRow, {name: "" if value is None else str(value) for name, value in line.items()}) for line in lines]
     subsets = {name: subset(done, name) for name in ("robust", "nonrobust")}
     robustness = {row.file: row.robustness for row in rows}
     for name, part in subsets.items():
