@@ -100,6 +100,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("files.md", ["files-regression-cifar10.json"], []),
     ("files.md", ["files-regression-digits-new.json"], []),
     ("files.md", ["files-regression-cifar10-new.json"], []),
+    ("files.md", ["files-regression-photographs-new.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("peers.md", ["peers.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
