@@ -31,6 +31,7 @@ from notbugs.files.subset_regression import (
 from notbugs.report import files_summary
 from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables.files import FileRow, SubsetPairRow, SubsetRegressionRow, SubsetRegressionWeightRow
+from notbugs.search import NormBall
 from notbugs.stats import correlation_interval
 
 
@@ -213,6 +214,27 @@ def test_a_pair_is_two_halves_of_the_files_that_are_not_held_out(few: Dataset) -
     assert (again.clean, again.robust) == (pair.clean, pair.robust)
     other = train_pair(few, scores, QUICK, seed=0, number=2)
     assert {*other.upper.tolist()} != halves[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threat_model", [QUICK.threat_model, NormBall("linf", 0.1)], ids=str)
+def test_a_pair_that_was_stopped_between_its_halves_has_the_same_result(
+    threat_model: NormBall, few: Dataset, tmp_path: Path
+) -> None:
+    scores, config = scores_to_combine([some_scores(len(few), 10)], few.labels.numpy()), replace(QUICK, threat_model=threat_model)
+    said = []
+
+    def stop(share: float, words: str) -> None:
+        said.append(words)
+        if share:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_pair(few, scores, config, seed=0, number=3, unfinished=tmp_path, progress=stop)
+    assert said == ["training on the upper half", "training on the lower half"]
+    found = train_pair(few, scores, config, seed=0, number=3, unfinished=tmp_path)
+    whole = train_pair(few, scores, config, seed=0, number=3)
+    assert (found.clean, found.robust) == (whole.clean, whole.robust)
 
 
 @pytest.mark.slow
