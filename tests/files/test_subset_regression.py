@@ -218,9 +218,7 @@ def test_a_pair_is_two_halves_of_the_files_that_are_not_held_out(few: Dataset) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threat_model", [QUICK.threat_model, NormBall("linf", 0.1)], ids=str)
-def test_a_pair_stopped_between_its_halves_has_the_same_result(
-    threat_model: NormBall, few: Dataset, tmp_path: Path
-) -> None:
+def test_a_pair_stopped_between_its_halves_has_the_same_result(threat_model: NormBall, few: Dataset, tmp_path: Path) -> None:
     scores, config = scores_to_combine([some_scores(len(few), 10)], few.labels.numpy()), replace(QUICK, threat_model=threat_model)
     said = []
 
