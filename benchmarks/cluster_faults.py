@@ -287,11 +287,11 @@ def _torchrun(bench: Bench, count: int, strike: Callable[[Command], None]) -> It
 def _ranks(bench: Bench) -> list[int]:
     """Processes of the ranks of this run."""
     found = []
-    for place in Path("/proc").glob("[0-9]*"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            words = (place / "cmdline").read_bytes().split(b"\0")
-            if str(bench.out).encode() in words and b"\0RANK=" in b"\0" + (place / "environ").read_bytes():
-                found.append(int(place.name))
+            words = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
+            if str(bench.out).encode() in words and b"\0RANK=" in b"\0" + Path("/proc", pid, "environ").read_bytes():
+                found.append(int(pid))
     return found
 
 

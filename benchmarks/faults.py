@@ -115,13 +115,13 @@ class Command:
     def processes(self) -> list[int]:
         """All that it started, and itself, but for zombies."""
         found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
+        for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
-                state, _, _, leader = stat.read_text().rpartition(")")[2].split()[:4]
+                state, _, _, leader = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[:4]
             except (OSError, ValueError):  # ended meanwhile
                 continue
             if int(leader) == self.process.pid and state != "Z":
-                found.append(int(stat.parent.name))
+                found.append(int(pid))
         return found
 
     def end(self) -> str:

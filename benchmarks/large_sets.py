@@ -243,9 +243,9 @@ def run(code: str, *arguments: str) -> Measured:
 def _family(first: int) -> list[int]:
     """A process and all that descend from it."""
     parents = {}
-    for place in Path("/proc").glob("[0-9]*/stat"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            parents[int(place.parent.name)] = int(place.read_text().rpartition(")")[2].split()[1])
+            parents[int(pid)] = int(Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:  # it has ended
             continue
     found = {first}

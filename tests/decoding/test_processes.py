@@ -83,10 +83,10 @@ list(map_in_processes(touch_and_sleep, lambda number: sys.argv[1], 1, 1))
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process does first what it was given")
 def test_processes_end_with_a_caller_that_is_killed(tmp_path: Path) -> None:
-    process = python(DECODING, tmp_path / "begun")
-    while not (tmp_path / "begun").exists():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.002)
-    process.kill()
-    assert wait_until_empty(process.pid) == []
-    assert process.communicate()[1] == ""
+    with python(DECODING, tmp_path / "begun") as process:
+        while not (tmp_path / "begun").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.kill()
+        assert wait_until_empty(process.pid) == []
+        assert process.communicate()[1] == ""

@@ -51,10 +51,10 @@ if __name__ == "__main__":
 
 @linux
 def test_a_server_that_still_imports_ends_with_its_parent_and_leaves_signals_to_it() -> None:
-    process = python(SERVER)
-    said, failed = process.communicate()
-    assert said.split() == ["1", "1", "0", "set()", "None"], failed
-    assert wait_until_empty(process.pid) == [] and failed == ""
+    with python(SERVER) as process:
+        said, failed = process.communicate()
+        assert said.split() == ["1", "1", "0", "set()", "None"], failed
+        assert wait_until_empty(process.pid) == [] and failed == ""
 
 
 @linux
@@ -64,18 +64,18 @@ def test_workers_of_a_killed_process_end_at_once_and_write_nothing_more(workers_
     """Killed before the first worker is there, while the second is made, and while both work."""
     script = tmp_path / "study.py"
     script.write_text(STUDY)
-    process = python(f"import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path({str(script)!r}, run_name='__main__')",
-                     script, tmp_path)  # fmt: skip
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("*.count"))) < workers_there or len(session(process.pid)) < 3:  # with tracker and server
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.002)
-    process.kill()
-    assert wait_until_empty(process.pid) == []
-    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.count")}
-    _, failed = process.communicate()
-    assert failed == "" and len(written) >= workers_there
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.count")} == written
+    code = f"import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path({str(script)!r}, run_name='__main__')"
+    with python(code, script, tmp_path) as process:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.count"))) < workers_there or len(session(process.pid)) < 3:  # with tracker and server
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.002)
+        process.kill()
+        assert wait_until_empty(process.pid) == []
+        written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.count")}
+        _, failed = process.communicate()
+        assert failed == "" and len(written) >= workers_there
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.count")} == written
 
 
 @linux
