@@ -5,7 +5,7 @@ from files_scoring import Benchmark
 
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import class_ranks
-from notbugs.files.subset_regression import scores_to_combine
+from notbugs.files.score_coordinates import scores_to_combine
 
 STRATA = 10
 STRATIFIED = ", stratified"

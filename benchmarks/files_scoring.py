@@ -4,7 +4,6 @@ import argparse
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from notbugs.files.config import FilesConfig, crossfit_config, fold_path, load_s
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.label_errors import label_errors as find_label_errors
+from notbugs.files.subset_pairs import train_and_attack
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.files import FileRow
 
@@ -103,12 +103,8 @@ def normalized(probabilities: np.ndarray) -> np.ndarray:
 
 
 def accuracies_after_training(half: Dataset, test: Dataset, settings: CrossfitConfig, seed: int, budget: str = "standard") -> Row:
-    """Of standard training on half of the files, with half of the batch size: as many steps as on all files."""
-    settings = replace(settings, batch_size=settings.batch_size // 2)
-    model = crossfit.train_crossfit_model(half, "half", train.cross_entropy, config=settings, seed=seed, device="cpu")
-    threat_model = settings.threat_model
-    threat_models = [replace(threat_model, epsilon=threat_model.epsilon / 2), threat_model]
-    clean, half_epsilon, epsilon = metrics.robust_accuracy(model, test, threat_models, budget=budget)
+    """Of standard training on half of the files."""
+    clean, half_epsilon, epsilon = train_and_attack(half, test, settings, seed=seed, budget=budget)
     return {
         "clean_accuracy": clean.accuracy,
         "robust_accuracy_half_epsilon": half_epsilon.accuracy,

@@ -19,7 +19,7 @@ from notbugs.data import Splits, markdown
 from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
-from notbugs.files import robustness, scores, subset_regression
+from notbugs.files import robustness, score_coordinates, scores, subset_pairs, subset_regression
 from notbugs.files.columns import CATEGORIES, COLUMNS
 from notbugs.files.config import (
     PARTS,
@@ -116,10 +116,10 @@ def run(
     if not 1 <= config.repeats <= MOST_REPEATS:
         rule = f"must be 1 or more, at most {MOST_REPEATS:,}"
         raise InputError("--repeats", rule, config.repeats)
-    subset_regression.check_pairs(config.subset_regression)
+    subset_pairs.check_pairs(config.subset_regression)
     if config.subset_regression:
-        for number in range(subset_regression.HELD_OUT_FOLDS):
-            subset_regression.deal(splits.train, config.seed, number)  # too few files fail here
+        for number in range(subset_pairs.HELD_OUT_FOLDS):
+            subset_pairs.deal(splits.train, config.seed, number)  # too few files fail here
     stratified_folds(splits.train.labels, config.folds, 0, splits.train.groups)  # too many folds fail here
     with RunFolder.open(folder, resumable_arguments(config)) as record:
         digest = fingerprint(splits.train, splits.test)
@@ -210,8 +210,8 @@ def _fold_stage(config: FilesConfig, repeat: int, fold: int, attempt: Attempt) -
 def _pair_stage(config: FilesConfig, folder: Path, number: int, attempt: Attempt) -> list[Row]:
     """Train on one pair of halves, and keep which they were: the regression is repeated whenever scores or pairs are added."""
     splits = load_splits(config)
-    combined = subset_regression.scores_to_combine(_load_scores(config, folder, splits), splits.train.labels.numpy())
-    pair = subset_regression.train_pair(
+    combined = score_coordinates.scores_to_combine(_load_scores(config, folder, splits), splits.train.labels.numpy())
+    pair = subset_pairs.train_pair(
         splits.train,
         combined,
         crossfit_config(config, splits),
@@ -253,7 +253,7 @@ def _summary(config: FilesConfig, folder: Path, attempt: Attempt) -> list[Row]:
     learned = list[Row]()
     if config.subset_regression:
         paths = [pair_path(folder, number) for number in range(config.subset_regression)]
-        pairs = [subset_regression.Pair.load(path, len(splits.train)) for path in paths]
+        pairs = [subset_pairs.Pair.load(path, len(splits.train)) for path in paths]
         rows, learned = subset_regression.learned_rows(rows, pairs, whole, splits.train)
     predictions = prediction_rows(splits.train, scores.probabilities_by_model(whole))
     counts, pictures = list[Row](), list[Row]()

@@ -4,18 +4,39 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from cli.conftest import call_here
 from conftest import shared_folder
 
-from notbugs import data
+from notbugs import data, train
 from notbugs.data import Dataset
 from notbugs.files import CrossfitConfig
 from notbugs.search import NormBall
+from notbugs.train import state
 
 QUICK = CrossfitConfig(NormBall("l2", 0.75), "small", 8, epochs=2, batch_size=32, adversarial_steps=1, invert_steps=2)
+
+
+def stop_once_in(killed_in: tuple[str, int], folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Interrupts a training after one of its epochs, once; returns those that were done: checkpoint in the folder, number."""
+    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
+    fit, epochs, stops = train.fit, list[tuple[str, int]](), [killed_in]
+
+    def recorded_fit(model: Any, *args: Any, checkpoint: Any, progress: Any = None, **options: Any) -> Any:
+        def interrupt(epoch: train.Epoch) -> None:
+            if progress:
+                progress(epoch)
+            epochs.append((checkpoint.path.relative_to(folder).with_suffix("").as_posix(), epoch.epoch))
+            if epochs[-1] in stops:
+                stops.remove(epochs[-1])
+                raise KeyboardInterrupt
+
+        return fit(model, *args, progress=interrupt, checkpoint=checkpoint, **options)
+
+    monkeypatch.setattr(train, "fit", recorded_fit)
+    return epochs
 
 
 class Done(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from files.conftest import QUICK
+from files.conftest import QUICK, stop_once_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from notbugs.data import Dataset
 from notbugs.data.single_files import save_arrays
 from notbugs.errors import InputError
 from notbugs.files import crossfit
-from notbugs.train import state
 
 
 @pytest.mark.slow
@@ -73,23 +72,9 @@ def test_no_model_scores_a_file_that_it_was_trained_on(few: Dataset, monkeypatch
 def test_a_fold_that_was_stopped_goes_on_with_the_same_scores(
     few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_in: tuple[str, int]
 ) -> None:
-    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
-    fit, epochs, stops = train.fit, list[tuple[str, int]](), [killed_in]
-
-    def recorded_fit(model: Any, *args: Any, progress: Any, checkpoint: Any, **options: Any) -> Any:
-        def interrupt(epoch: train.Epoch) -> None:
-            if progress:
-                progress(epoch)
-            epochs.append((checkpoint.path.stem, epoch.epoch))
-            if epochs[-1] in stops:
-                stops.remove(epochs[-1])
-                raise KeyboardInterrupt
-
-        return fit(model, *args, progress=interrupt, checkpoint=checkpoint, **options)
-
     config, held_out = replace(QUICK, epochs=2), crossfit.stratified_folds(few.labels, 3, 0) == 1
     expected = crossfit.score_fold(few, config, held_out, seed=5)
-    monkeypatch.setattr(train, "fit", recorded_fit)
+    epochs = stop_once_in(killed_in, tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         crossfit.score_fold(few, config, held_out, seed=5, unfinished=tmp_path)
     found = crossfit.score_fold(few, config, held_out, seed=5, unfinished=tmp_path)

@@ -9,25 +9,16 @@ import numpy as np
 import pytest
 import torch
 from cli.conftest import call_here
-from files.conftest import QUICK, Done
+from files.conftest import QUICK, Done, stop_once_in
 
 from notbugs import data
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.files.fold_scores import FoldScores
 from notbugs.files.robustness import top_and_bottom
-from notbugs.files.subset_regression import (
-    SCORES,
-    Pair,
-    deal,
-    left_out_predictions,
-    orthogonal,
-    regress,
-    ridge_weights,
-    scores_to_combine,
-    train_pair,
-    whitened,
-)
+from notbugs.files.score_coordinates import SCORES, scores_to_combine, whitened
+from notbugs.files.subset_pairs import Pair, deal, train_pair
+from notbugs.files.subset_regression import left_out_predictions, orthogonal, regress, ridge_weights
 from notbugs.report import files_summary
 from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables.files import FileRow, SubsetPairRow, SubsetRegressionRow, SubsetRegressionWeightRow
@@ -218,20 +209,21 @@ def test_a_pair_is_two_halves_of_the_files_that_are_not_held_out(few: Dataset) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threat_model", [QUICK.threat_model, NormBall("linf", 0.1)], ids=str)
-def test_a_pair_stopped_between_its_halves_has_the_same_result(threat_model: NormBall, few: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed_in", [("upper/half", 1), ("upper/half", 2), ("lower/half", 1)])
+def test_a_pair_that_was_stopped_goes_on_with_the_same_result(
+    killed_in: tuple[str, int], threat_model: NormBall, few: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores, config = scores_to_combine([some_scores(len(few), 10)], few.labels.numpy()), replace(QUICK, threat_model=threat_model)
-    said = []
-
-    def stop(share: float, words: str) -> None:
-        said.append(words)
-        if share:
-            raise KeyboardInterrupt
-
+    whole, said = train_pair(few, scores, config, seed=0, number=3), list[str]()
+    epochs = stop_once_in(killed_in, tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        train_pair(few, scores, config, seed=0, number=3, unfinished=tmp_path, progress=stop)
+        train_pair(few, scores, config, seed=0, number=3, unfinished=tmp_path)
+    found = train_pair(
+        few, scores, config, seed=0, number=3, unfinished=tmp_path, progress=lambda share, words: said.append(words)
+    )
     assert said == ["training on the upper half", "training on the lower half"]
-    found = train_pair(few, scores, config, seed=0, number=3, unfinished=tmp_path)
-    whole = train_pair(few, scores, config, seed=0, number=3)
+    done = [(f"{side}/half", epoch) for side in ("upper", "lower") for epoch in (1, 2)]
+    assert epochs == [*done[: done.index(killed_in) + 1], *done[done.index(killed_in) :]]  # no other epoch is done again
     assert (found.clean, found.robust) == (whole.clean, whole.robust)
 
 
@@ -272,6 +264,14 @@ def test_pairs_are_added_to_a_run_and_decide_its_subsets(done: Done, tmp_path: P
         rank = {row.file: row.subset_regression or 0.0 for row in rows}
         assert np.mean([rank[name] for name in robust.names]) > np.mean([rank[name] for name in others.names]) + 0.3
         assert "highest subset_regression" in (run / "datasets/robust-files/README.md").read_text()
+
+    repeated = call_here(*words, "--subset-regression", "20", "--repeats", "2")
+    assert repeated.returncode == 0, repeated.stderr
+    finished = [line for line in repeated.stderr.splitlines() if line.startswith("done:")]
+    assert finished == ["done: repeat 2, fold 1", "done: repeat 2, fold 2"]  # no pair is trained again
+    record = RunFolder.read(run)
+    assert [replace(row, predicted=0.0) for row in record.rows(SubsetPairRow)] == [replace(row, predicted=0.0) for row in pairs]
+    assert record.rows(FileRow) != rows and all(row.subset_regression is not None for row in record.rows(FileRow))
 
     again = call_here(*words)  # as before: no column and no table says what is not asked for
     assert again.returncode == 0 and "done:" not in again.stderr and "Subset regression" not in again.stdout

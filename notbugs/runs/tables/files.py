@@ -121,7 +121,12 @@ class SubsetRegressionRow(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetRegressionWeightRow(Row):
-    """The weight of the rank by one score, for the separation and for the difference of clean accuracy."""
+    """The weight of the rank by one score, for the separation and for the difference of clean accuracy.
+
+    score: a column of the table `files`, or one of two that follow from its columns. robust_evidence: the mean rank by
+    robust_minimum_norm, robust_margin, pgd_steps_to_misclassify, trained_on_robust_margin and the margin of the robust model on
+    an adversarial example. margin_kept_minus_lost: margin_kept_on_robust_version - margin_lost_on_robust_version.
+    """
 
     table: ClassVar[str] = "subset_regression_weights"
     score: str
