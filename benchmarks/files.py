@@ -22,7 +22,8 @@ cost          CPU seconds of the scoring over those of the trainings in it
 features      seconds of `notbugs features` on a full-width ResNet-18, 512 features, and the test part; all cores
 
 Halves of equal difficulty (`--stratify`): each class in ten strata by the standard models' margin, the upper half of each by the
-score. Combined scores, which `--scores` and `--stratify` take by name, are in files_candidates.py.
+score. `--half-random`: half of the files of each class are divided by the score, the others at random. Combined
+scores, which these options and `--scores` take by name, are in files_candidates.py.
 
 The separation of a score is the robust accuracy of the upper half minus that of the lower half, in percentage points, mean over
 both epsilons and all trainings: `python benchmarks/markdown_tables.py FILE.json` prints it.
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--repeats", type=int, default=3, help="as of `notbugs files`")
     found.add_argument("--scores", nargs="+", default=[], help="train on halves by these only; others can follow")
     found.add_argument("--stratify", nargs="+", default=[], metavar="SCORE", help="also halves of equal difficulty by these")
+    found.add_argument("--half-random", nargs="+", default=[], metavar="SCORE", help="also halves half of which is random")
     found.add_argument("--trainings", type=int, default=5, help="of each half")
     found.add_argument("--first-training", type=int, default=0, metavar="SEED", help="seed of the first; the others follow")
     found.add_argument("--random", type=int, default=3, help="random halves")

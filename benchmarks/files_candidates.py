@@ -9,6 +9,7 @@ from notbugs.files.score_coordinates import scores_to_combine
 
 STRATA = 10
 STRATIFIED = ", stratified"
+HALF_RANDOM = ", half of the files at random"
 INFLUENCE = "influence"
 CANDIDATES = (
     "robustness + steps",
@@ -42,3 +43,11 @@ def stratified(score: np.ndarray, difficulty: np.ndarray, labels: np.ndarray) ->
     """The rank of each file by the score among files of its class that are about as difficult: ten strata of each class."""
     strata = np.minimum((class_ranks(difficulty, labels) * STRATA).astype(int), STRATA - 1)
     return class_ranks(score, labels * STRATA + strata)
+
+
+def half_random(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The rank of each file by the score for half of the files of each class, drawn at random; random for the others."""
+    generator = np.random.default_rng(0)
+    by_score = class_ranks(generator.random(len(labels)), labels) > 0.5
+    groups = 2 * labels + by_score
+    return class_ranks(np.where(by_score, score, generator.random(len(labels))), groups)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from files_candidates import CANDIDATES, STRATIFIED, candidates, stratified
+from files_candidates import CANDIDATES, HALF_RANDOM, STRATIFIED, candidates, half_random, stratified
 from files_regression import REGRESSED, regressed_scores
 from files_scoring import Benchmark, accuracies_after_training, loaded_splits, normalized
 from harness import ResultsFile, Row
@@ -72,18 +72,20 @@ def _scores(benchmark: Benchmark) -> dict[str, np.ndarray]:
     whole = benchmark.fold_scores(options.scoring)
     robustness = np.array([row.robustness for row in benchmark.file_rows(options.scoring)])
     found = {"robustness": robustness, **_other_scores(whole, labels)}
-    if not options.scores or CLEANLAB in (*options.scores, *options.stratify):
+    named = {*options.scores, *options.stratify, *options.half_random}
+    if not options.scores or CLEANLAB in named:
         found[CLEANLAB] = _label_quality(whole, labels)
     plain = options.scores or [*found]
-    found |= candidates(benchmark, whole, [*options.scores, *options.stratify])
-    if REGRESSED.keys() & {*options.scores, *options.stratify}:
+    found |= candidates(benchmark, whole, [*named])
+    if REGRESSED.keys() & named:
         found |= {name: np.array(score) for name, score in regressed_scores(benchmark).items()}
-    if unknown := {*options.scores, *options.stratify} - found.keys():
+    if unknown := named - found.keys():
         known = ", ".join(sorted({*found, CLEANLAB, *CANDIDATES, *REGRESSED}))
-        raise InputError("--scores, --stratify", f"must be of {known}", ", ".join(sorted(unknown)))
+        raise InputError("--scores, --stratify, --half-random", f"must be of {known}", ", ".join(sorted(unknown)))
     difficulty = np.mean([each["standard_margin"] for each in whole], axis=0)
     tenths = {name + STRATIFIED: stratified(found[name], difficulty, labels) for name in options.stratify}
-    return {**{name: found[name] for name in plain}, **tenths}
+    mixed = {name + HALF_RANDOM: half_random(found[name], labels) for name in options.half_random}
+    return {**{name: found[name] for name in plain}, **tenths, **mixed}
 
 
 def _other_scores(whole: list[FoldScores], labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -87,20 +87,17 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("../scale.md", ["large-sets-split.json"], []),
     ("files.md", ["files-digits.json", "files-cifar10.json", "files-planted.json", "files-mnist.json"], []),
     ("files.md", ["files-cifar10-label-errors.json"], []),
-    ("files.md", ["files-candidates-cifar10.json"], []),
-    ("files.md", ["files-candidates-digits.json"], []),
-    ("files.md", ["files-candidates-digits-new.json"], []),
-    ("files.md", ["files-candidates-photographs.json"], []),
-    ("files.md", ["files-candidates-cifar10-new.json"], []),
-    ("files.md", ["files-oracle.json"], []),
-    ("files.md", ["files-robustness-digits.json"], []),
-    ("files.md", ["files-robustness-cifar10.json"], []),
-    ("files.md", ["files-regression-digits.json"], []),
-    ("files.md", ["files-regression-photographs.json"], []),
-    ("files.md", ["files-regression-cifar10.json"], []),
-    ("files.md", ["files-regression-digits-new.json"], []),
-    ("files.md", ["files-regression-cifar10-new.json"], []),
-    ("files.md", ["files-regression-photographs-new.json"], []),
+    ("files-combined-scores.md", ["files-candidates-cifar10.json"], []),
+    ("files-combined-scores.md", ["files-candidates-digits.json"], []),
+    ("files-combined-scores.md", ["files-candidates-digits-new.json"], []),
+    ("files-combined-scores.md", ["files-candidates-photographs.json"], []),
+    ("files-combined-scores.md", ["files-candidates-cifar10-new.json"], []),
+    ("files-combined-scores.md", ["files-oracle.json"], []),
+    ("files-combined-scores.md", ["files-robustness-digits.json"], []),
+    ("files-combined-scores.md", ["files-robustness-cifar10.json"], []),
+    ("files-subset-regression.md", ["files-regression-digits.json"], []),
+    ("files-subset-regression.md", ["files-regression-cifar10.json"], []),
+    ("files-subset-regression.md", ["files-regression-photographs.json"], []),
     ("inversion.md", ["inversion-cifar10.json", "inversion-digits.json"], []),
     ("peers.md", ["peers.json"], []),
     ("reference-library.md", ["reference-library-cpu.json"], []),
@@ -376,6 +373,17 @@ def test_data_sets_made_again_belong_to_one_run(load: Load, tmp_path: Path) -> N
         module.check_remade(Namespace(run=tmp_path / "a", remake=tmp_path / "made"))
     with pytest.raises(SystemExit, match="is of another run"):
         module.check_remade(Namespace(run=tmp_path / "b", remake=tmp_path / "made"))
+
+
+def test_halves_that_are_half_random_differ_half_as_much(load: Load) -> None:
+    generator = np.random.default_rng(0)
+    score, labels = generator.normal(size=4000), np.repeat([0, 1], 2000)
+    gaps = []
+    for rank in (score, load("files_candidates").half_random(score, labels)):
+        upper, lower = (np.array(side) for side in top_and_bottom([str(label) for label in labels], rank.tolist(), 0.5))
+        assert len(upper) == len(lower) == 2000 and not {*upper} & {*lower}
+        gaps.append(score[upper].mean() - score[lower].mean())
+    assert gaps[1] / gaps[0] == pytest.approx(0.5, abs=0.05)
 
 
 def test_stratified_halves_are_equally_difficult(load: Load) -> None:
