@@ -40,7 +40,8 @@ from notbugs.runs.tables.transferability import (
     TransferRow,
 )
 from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval, wilson_interval
-from notbugs.study.catalog import ANALYZED_MODELS, MODELS, OWN_MODELS, SETS, TABLE_MODELS, trained_on
+from notbugs.study.catalog.datasets import SETS
+from notbugs.study.catalog.models import ANALYZED_MODELS, MODELS, OWN_MODELS, TABLE_MODELS, trained_on
 from notbugs.study.comparisons import CONTROLS_OF, LEAKAGE_PROBES
 
 CORRUPTIONS = ("clean", "noise", "blur", "fog", "contrast", "jpeg")

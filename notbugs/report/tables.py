@@ -12,7 +12,8 @@ from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyR
 from notbugs.runs.tables.replication import ReplicationRow
 from notbugs.runs.tables.study import MetricRow
 from notbugs.stats import correlation
-from notbugs.study.catalog import ANALYZED_MODELS, DATASETS, MODELS, OWN_MODELS, PAPER_NAMES, TABLE_MODELS, trained_on
+from notbugs.study.catalog.datasets import DATASETS, PAPER_NAMES
+from notbugs.study.catalog.models import ANALYZED_MODELS, MODELS, OWN_MODELS, TABLE_MODELS, trained_on
 from notbugs.study.comparisons import CONTROLS_OF, control_short
 
 Table = tuple[list[str], list[list[str]]]

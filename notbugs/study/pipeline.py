@@ -29,7 +29,8 @@ from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.study import single
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import EXTENSIONS, STRONG_MODELS
+from notbugs.study.catalog.datasets import EXTENSIONS
+from notbugs.study.catalog.models import STRONG_MODELS
 from notbugs.study.config import (
     ADDED,
     ResolvedConfig,

@@ -18,7 +18,7 @@ from notbugs.data.parts import stratified_split
 from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
 from notbugs.runs.engine import Progress
-from notbugs.study.catalog import MODELS, Loss, ModelSpec
+from notbugs.study.catalog.models import MODELS, Loss, ModelSpec
 from notbugs.study.classifiers import TrainedClassifier, save_classifier, train_classifier, validation_attack
 from notbugs.study.config import ResolvedConfig, StudyConfig, resumable_arguments
 

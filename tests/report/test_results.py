@@ -32,7 +32,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.runs.tables.transferability import ControlRow, PerturbationLeakageRow, RobustFeatureLeakageRow, TransferRow
 from notbugs.stats import newcombe_difference, wilson_interval
-from notbugs.study.catalog import ARCHITECTURES
+from notbugs.study.catalog.models import ARCHITECTURES
 
 # ---- means over seeds --------------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ from notbugs.study.analyses import (
     WHITE_NOISE,
     classifier_saliency,
 )
-from notbugs.study.catalog import ANALYZED_MODELS
+from notbugs.study.catalog.models import ANALYZED_MODELS
 from notbugs.study.config import StudyConfig, load
 
 pytestmark = pytest.mark.slow

@@ -25,7 +25,8 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
 from notbugs.study import evaluation, pipeline
-from notbugs.study.catalog import MAIN_MODELS, QUICK
+from notbugs.study.catalog.datasets import QUICK
+from notbugs.study.catalog.models import MAIN_MODELS
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.evaluation import accuracy_row
 from notbugs.study.graph import study_graph

@@ -15,7 +15,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import SaliencyRow
 from notbugs.runs.tables.study import SetRow, TrainingRow
 from notbugs.study import pipeline, store
-from notbugs.study.catalog import MODELS, trained_on
+from notbugs.study.catalog.models import MODELS, trained_on
 from notbugs.study.classifiers import train_model
 from notbugs.study.config import StudyConfig
 from notbugs.study.graph import StageId, study_graph
