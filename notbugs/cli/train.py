@@ -83,13 +83,13 @@ def train(
     Prints its clean and robust accuracy. The same command goes on with a training that was stopped
     after its first 10 seconds.
     """
-    from notbugs.study import pipeline
+    from notbugs.study import single
 
     if out.suffix != ".safetensors":
         raise InputError("--out", "must end in .safetensors", out)
     config = study_config({**locals(), **data_options})
     with progress() as report_progress:
-        rows = pipeline.train_single(
+        rows = single.train_and_save(
             config, out, loss=loss, optimizer=optimizer, stop_early=stop_early, report_progress=report_progress
         )
     for line in _mirroring_lines(config):
