@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from notbugs.report.aggregate import Value, seed_mean
+from notbugs.report.aggregate import saliency_estimate
 from notbugs.report.findings.replication import FIGURE_3, PAPER_FIGURES, PERTURBATIONS, replication_rows
 from notbugs.report.format import Estimate, decimal, interval, minus, percent, plain
-from notbugs.report.results import CLEAN, CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults, in_order, saliency_estimate
+from notbugs.report.results import CLEAN, CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults, in_order
+from notbugs.report.seed_mean import Value, seed_mean
 from notbugs.review import answers
 from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyRow, SaliencyRow
 from notbugs.runs.tables.replication import ReplicationRow
