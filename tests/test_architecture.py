@@ -101,7 +101,7 @@ def test_no_untyped_dict_crosses_a_package_border() -> None:
 
 # What one step of `attacks.pgd` runs through
 PGD_STEP = {
-    "attacks/pgd.py": {"pgd", "decaying_steps", "_step_geometry", "_default_rule", "_with_restarts"},
+    "attacks/pgd.py": {"pgd", "decaying_steps", "_step_geometry", "default_steps", "_with_restarts"},
     "search/maximize.py": {"AttackResult", "maximize", "_forward_backward", "_gradient", "_is_final", "_better"},
     "search/objectives.py": {"Objective", "logits", "margin", "untargeted"},
     "search/update_rules.py": {"StepState", "cosine_steps"},
