@@ -21,7 +21,7 @@ from notbugs.report.tables import figure_3_table
 from notbugs.runs.folder import RunFolder
 from notbugs.search import NormBall, objectives
 from notbugs.study import pipeline
-from notbugs.study.catalog import trained_on
+from notbugs.study.catalog.models import trained_on
 from notbugs.study.graph import study_graph
 
 FIGURE_3_COLUMNS = ("architecture", "accuracy_paper", "accuracy_here", "transfer_rate_paper", "transfer_rate_here")

@@ -17,7 +17,7 @@ from notbugs import construct, metrics, models
 from notbugs.data import Dataset
 from notbugs.metrics import Accuracy
 from notbugs.runs.scheduler import ignore_progress
-from notbugs.study.catalog import MODELS, ModelSpec, trained_on
+from notbugs.study.catalog.models import MODELS, ModelSpec, trained_on
 from notbugs.study.classifiers import save_classifier, train_classifier
 
 PAPER_STEPS = 1000

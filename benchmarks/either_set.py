@@ -127,7 +127,7 @@ def starts(labels: "Tensor", seed: int, *, same_class: bool) -> "Tensor":
 def trained(config: "ResolvedConfig", name: str, dataset: "Dataset", seed: int) -> "Model":
     """A classifier of a study."""
     from notbugs.runs.scheduler import ignore_progress
-    from notbugs.study.catalog import MODELS
+    from notbugs.study.catalog.models import MODELS
     from notbugs.study.classifiers import train_classifier
 
     return train_classifier(config, dataset, MODELS[name], seed=seed, report_progress=ignore_progress).model

@@ -17,7 +17,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, SaliencyDifferenceRow
 from notbugs.runs.tables.study import AccuracyRow, SetRow
 from notbugs.runs.tables.theory import TheoryRow
-from notbugs.study.catalog import ANALYZED_MODELS, ARCHITECTURES, EPSILON_TEXTS, MODELS, STRONG_MODELS
+from notbugs.study.catalog.models import ANALYZED_MODELS, ARCHITECTURES, EPSILON_TEXTS, MODELS, STRONG_MODELS
 from notbugs.study.comparisons import LEAKAGE_PROBES, TRANSFER_SOURCES, TRANSFER_TARGETS, control_short, probe_name
 
 CONSISTENCY_MODELS = (

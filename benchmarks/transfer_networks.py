@@ -111,7 +111,7 @@ def _remake(config: "ResolvedConfig", options: argparse.Namespace, seed: int) ->
     from notbugs.runs.attempts import Attempt
     from notbugs.runs.scheduler import ignore_progress
     from notbugs.study import datasets, store, transferability
-    from notbugs.study.catalog import DATASETS
+    from notbugs.study.catalog.datasets import DATASETS
 
     torch.set_num_threads(options.threads)
     attempt = Attempt(options.remake, ignore_progress, options.remake)
@@ -132,7 +132,7 @@ def measured(config: "ResolvedConfig", options: argparse.Namespace, network: str
     from notbugs.metrics import transfer
     from notbugs.runs.scheduler import ignore_progress
     from notbugs.study import classifiers, store, transferability
-    from notbugs.study.catalog import MODELS
+    from notbugs.study.catalog.models import MODELS
     from notbugs.study.config import load
 
     torch.set_num_threads(options.threads)

@@ -16,7 +16,7 @@ from notbugs.runs.scheduler import ignore_progress
 from notbugs.stats import wilson_interval
 from notbugs.study import classifiers, store
 from notbugs.study import config as study_config
-from notbugs.study.catalog import MODELS
+from notbugs.study.catalog.models import MODELS
 from notbugs.study.config import ResolvedConfig
 from notbugs.study.resolve import resolve
 

@@ -28,7 +28,9 @@ from notbugs.report.citation import bibtex
 from notbugs.runs import tables
 from notbugs.runs.source import source
 from notbugs.runs.tables.row import Row, columns
-from notbugs.study import catalog, comparisons
+from notbugs.study import comparisons
+from notbugs.study.catalog.datasets import DATASETS, DatasetSpec
+from notbugs.study.catalog.models import MODELS, trained_on
 
 REPOSITORY = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=(?:#[^)\s]*)?\))")
@@ -185,7 +187,7 @@ def constructions() -> str:
     """Every data set that a study constructs, but for the controls."""
     rows = [
         (f"`{name}`", f"{text(spec.description)} Constructed with {made_with(spec)} by {WHEN[spec.group]}.")
-        for name, spec in catalog.DATASETS.items()
+        for name, spec in DATASETS.items()
         if not is_control(name)
     ]
     return table(("name in tables", "what it is"), rows)
@@ -197,10 +199,10 @@ WHEN = {"quick": "`run`", "controls": "`run --full`", "strong": "`run --robust-s
 def is_control(name: str) -> bool:
     """Whether a data set is compared with another one, whose result it could explain."""
     used = {control for controls in comparisons.CONTROLS_OF.values() for control in controls}
-    return bool(catalog.DATASETS[name].control_of) or catalog.trained_on(name) in used
+    return bool(DATASETS[name].control_of) or trained_on(name) in used
 
 
-def made_with(spec: catalog.DatasetSpec) -> str:
+def made_with(spec: DatasetSpec) -> str:
     """The model that a data set is constructed with, and others that have a say."""
     names = [name for name in (spec.source_model, *spec.other_models, *spec.preserved_by) if name]
     return ", ".join(f"`{name}`" for name in names) or "–"
@@ -208,23 +210,23 @@ def made_with(spec: catalog.DatasetSpec) -> str:
 
 def controls() -> str:
     """Every control, which result it questions, and which explanation it tests."""
-    return controls_table(lambda name: catalog.trained_on(name) not in comparisons.ALTERNATIVE_EXPLANATIONS)
+    return controls_table(lambda name: trained_on(name) not in comparisons.ALTERNATIVE_EXPLANATIONS)
 
 
 def uncounted() -> str:
     """Sets that give accuracy in another way: they stand beside the controls, and no finding counts them."""
-    return controls_table(lambda name: catalog.trained_on(name) in comparisons.ALTERNATIVE_EXPLANATIONS)
+    return controls_table(lambda name: trained_on(name) in comparisons.ALTERNATIVE_EXPLANATIONS)
 
 
 def controls_table(wanted: Callable[[str], bool]) -> str:
     """Those controls whose names are wanted."""
     rows = []
-    for name, spec in catalog.DATASETS.items():
-        model = catalog.trained_on(name)
+    for name, spec in DATASETS.items():
+        model = trained_on(name)
         questioned = {result: words[model] for result, words in comparisons.CONTROLS_OF.items() if model in words}
         if not is_control(name) or not wanted(name):
             continue
-        results = ", ".join(f"`{catalog.MODELS[result].trained_on}`" for result in questioned) or f"`{spec.control_of}`"
+        results = ", ".join(f"`{MODELS[result].trained_on}`" for result in questioned) or f"`{spec.control_of}`"
         refuted = "; ".join(dict.fromkeys(questioned.values())) or "the images that are left do it, not their features"
         words = text(spec.description.removeprefix("Control: "))
         model = f" with {made_with(spec)}" if spec.source_model else ""

@@ -26,7 +26,7 @@ from notbugs.runs.tables.audit import AuditFileRow
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import NormBall, SpatialTransforms
 from notbugs.study import evaluation, pipeline
-from notbugs.study.catalog import QUICK
+from notbugs.study.catalog.datasets import QUICK
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.resolve import resolve
 

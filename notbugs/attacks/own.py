@@ -9,7 +9,7 @@ from torch import Tensor
 
 from notbugs import search
 from notbugs.attacks.budgets import ensemble_name
-from notbugs.attacks.pgd import decaying_steps
+from notbugs.attacks.pgd import default_steps
 from notbugs.attacks.validation import Model, has_gradient
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.extensions import Attack as OwnAttack
@@ -78,7 +78,7 @@ def _run(model: Model, images: Tensor, labels: Tensor, *, own: OwnAttack, threat
             raise InputError(own.rule, "must return the update of the images and a state", type(returned).__name__)
         return _checked(own.rule, returned[0], images), returned[1]
 
-    steps: search.UpdateRule = rule if own.rule else decaying_steps(threat_model, 2 * threat_model.epsilon)
+    steps: search.UpdateRule = rule if own.rule else default_steps(threat_model)
     searched = base._replace(objective=objective) if own.objective else base
     return search.maximize(searched, images, threat_model, steps=own.steps, rule=steps)
 

@@ -90,7 +90,7 @@ def pgd(
 
     def attack(model: Model, images: Tensor, labels: Tensor) -> AttackResult:
         objective = objectives.untargeted(model, labels, loss)
-        return _search(objective, images, threat_model, steps, _default_rule, generator=generator, shrink=shrink)
+        return _search(objective, images, threat_model, steps, default_steps, generator=generator, shrink=shrink)
 
     return _with_restarts(attack, model, images, labels, threat_model, restarts, generator)
 
@@ -117,7 +117,7 @@ def training_pgd(
     ----------
     Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
-    objective, rule = objectives.untargeted(model, labels, loss), _default_rule(threat_model)
+    objective, rule = objectives.untargeted(model, labels, loss), default_steps(threat_model)
     return search.last_iterate(objective, images, threat_model, steps=steps, rule=rule)
 
 
@@ -191,7 +191,7 @@ def targeted_pgd(
     AttackResult
         Here the margins are those of the target: above 0 it is predicted.
     """
-    objective, rule = objectives.targeted(model, targets, loss), _default_rule(threat_model)
+    objective, rule = objectives.targeted(model, targets, loss), default_steps(threat_model)
     return search.maximize(objective, images, threat_model, steps=steps, rule=rule)
 
 
@@ -221,7 +221,7 @@ def rank_targeted_pgd(
         As of `pgd`: any misclassification counts.
     """
     objective = _via_ranked_class(model, images, labels, rank, "margin")
-    return _search(objective, images, threat_model, steps, _default_rule, shrink=shrink)
+    return _search(objective, images, threat_model, steps, default_steps, shrink=shrink)
 
 
 @validated
@@ -293,7 +293,7 @@ def kl_pgd(
     with torch.no_grad():
         clean = objectives.logits(model, images)
     start = images + 0.01 * (threat_model.sample(images, generator) - images)
-    objective, rule = objectives.kl_from_clean(model, clean), _default_rule(threat_model)
+    objective, rule = objectives.kl_from_clean(model, clean), default_steps(threat_model)
     return search.maximize(objective, images, threat_model, steps=steps, rule=rule, start=start)
 
 
@@ -323,8 +323,11 @@ def _step_geometry(threat_model: ThreatModel) -> tuple[ThreatModel, float]:
     return threat_model, 1.0
 
 
-def _default_rule(threat_model: ThreatModel) -> search.UpdateRule:
-    """Of all first step sizes and momenta tried, 2 epsilon and no momentum left the lowest accuracy (docs/lab-log.md)."""
+def default_steps(threat_model: ThreatModel) -> search.UpdateRule:
+    """`decaying_steps` from 2 epsilon.
+
+    Of all first step sizes and momenta tried, 2 epsilon and no momentum left the lowest accuracy (docs/lab-log.md).
+    """
     return decaying_steps(threat_model, 2 * threat_model.epsilon)
 
 

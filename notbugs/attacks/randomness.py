@@ -10,7 +10,7 @@ from notbugs import search
 from notbugs.attacks.budgets import UNTARGETED_ATTACKS
 from notbugs.attacks.combine import worst_case
 from notbugs.attacks.ensemble import adaptive_ensemble, gradient_ensemble
-from notbugs.attacks.pgd import decaying_steps
+from notbugs.attacks.pgd import default_steps
 from notbugs.attacks.validation import Model, has_gradient
 from notbugs.models import frozen
 from notbugs.search import Attack, NormBall, Objective, SpatialTransforms, ThreatModel, objectives
@@ -188,7 +188,7 @@ def eot_attack(
         found = worst_case(MeanOfDraws(model), images, labels, ensemble[:count])
         best, values = _better(expected, found.images, best, values)
         for loss in ("cross_entropy", "margin"):
-            objective, rule = mean_over_draws(model, labels, loss), decaying_steps(threat_model, 2 * threat_model.epsilon)
+            objective, rule = mean_over_draws(model, labels, loss), default_steps(threat_model)
             found = search.maximize(objective, images, threat_model, steps=EOT_STEPS[budget], rule=rule, start=best)
             best, values = _better(expected, found.images, best, values)
     return best

@@ -22,7 +22,7 @@ from notbugs.runs.engine import Engine, Progress
 from notbugs.runs.scheduler import Job, default_workers, ignore_progress, run_graph
 from notbugs.runs.tables.transferability import TransferRow
 from notbugs.search import NormBall
-from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MODELS
+from notbugs.study.catalog.models import ARCHITECTURES, LEARNERS, MODELS
 from notbugs.study.classifiers import train_classifier
 from notbugs.study.comparisons import learner_images
 from notbugs.study.config import ResolvedConfig, StudyConfig, load

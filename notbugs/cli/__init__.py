@@ -22,8 +22,11 @@ from notbugs.cli.config_file import running, with_config
 from notbugs.cli.failures import in_one_line
 from notbugs.cli.files import files
 from notbugs.cli.notes import says_notes
+from notbugs.cli.report import report
 from notbugs.cli.say import say
-from notbugs.cli.study import demo, report, run, split, train
+from notbugs.cli.split import split
+from notbugs.cli.study import demo, run
+from notbugs.cli.train import train
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.exit_codes import CLOSED, CRASHED, INTERRUPTED, UNUSABLE
 from notbugs.parent import end_with_parent

@@ -1,61 +1,18 @@
-"""Means over seeds, and what the tables of a full study are aggregated to."""
+"""What rows of a study amount to, as means over seeds: those of controls, transfer and analyses."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Self
 
 from notbugs.report.format import Estimate
-from notbugs.runs.tables.analyses import NTKFeatureRow
+from notbugs.report.seed_mean import Value, seed_mean
+from notbugs.runs.tables.analyses import NTKFeatureRow, SaliencyRow
 from notbugs.runs.tables.study import TrainingRow
-from notbugs.runs.tables.transferability import RobustFeatureLeakageRow
-from notbugs.stats import correlation_interval, student_interval
+from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, RobustFeatureLeakageRow
+from notbugs.stats import correlation, correlation_interval
 
 LEAST_EIGENVECTORS = 5  # fewer give no correlation
-
-
-class Value(NamedTuple):
-    """One measurement of one seed: None where there is none, an interval of NaN where it has none."""
-
-    value: float | None
-    ci_low: float | None = math.nan
-    ci_high: float | None = math.nan
-    n: int = 0
-
-
-def seed_mean(values: Iterable[Value], *, share: bool = False, difference: bool = False) -> Estimate | None:
-    """Mean over seeds, with Student's 95 % CI; of one seed, or of seeds that agree, with that measurement's own CI.
-
-    Parameters
-    ----------
-    values : iterable of Value
-        One per seed; empty ones are left out.
-    share, difference : bool
-        Clip the interval over seeds to [0, 1], as that of a share, or to [-1, 1], as that of a difference of two shares.
-
-    Returns
-    -------
-    Estimate or None
-        None if there is no measurement.
-
-    Examples
-    --------
-    >>> seed_mean([Value(0.8), Value(0.82), Value(0.84)]).interval
-    '[77.0, 87.0]'
-    >>> seed_mean([Value(0.9), Value(0.96), Value(0.85)], difference=True).interval
-    '[76.7, 100.0]'
-    """
-    measured = [value for value in values if value.value is not None]
-    if not measured:
-        return None
-    first, means = measured[0], [round(value.value or 0.0, 9) for value in measured]  # or rounding errors would be differences
-    if len(set(means)) == 1:
-        low, high = (math.nan if end is None else end for end in (first.ci_low, first.ci_high))
-        return Estimate(means[0], low, high, first.n, len(means), False)
-    mean, low, high = student_interval(means)
-    if share or difference:
-        low, high = (min(max(end, 0.0 if share else -1.0), 1.0) for end in (low, high))
-    return Estimate(mean, low, high, first.n, len(means), True)
 
 
 @dataclass(frozen=True)
@@ -81,6 +38,20 @@ class ExcessOverControl:
     excess: Estimate
     above_chance: Estimate
 
+    @classmethod
+    def of(cls, rows: Sequence[ControlRow]) -> Self:
+        """Rows of one model and control."""
+        first = rows[0]
+        excess = seed_mean((Value(row.excess, row.excess_ci_low, row.excess_ci_high, row.n) for row in rows), difference=True)
+        above = seed_mean(
+            (Value(row.above_chance, row.above_chance_ci_low, row.above_chance_ci_high, row.n) for row in rows), difference=True
+        )
+        assert excess is not None
+        assert above is not None
+        accuracy = sum(row.accuracy for row in rows) / len(rows)
+        control_accuracy = sum(row.control_accuracy for row in rows) / len(rows)
+        return cls(first.model, first.control, first.rules_out, accuracy, control_accuracy, excess, above)
+
 
 @dataclass(frozen=True)
 class AccuracyTransferCorrelation:
@@ -100,6 +71,14 @@ class AccuracyTransferCorrelation:
     correlation: Estimate
     without_own: Estimate
 
+    @classmethod
+    def of(cls, points: Sequence[tuple[str, float, float]], seeds: int) -> Self:
+        """Of means over so many seeds.
+
+        The CI is Fisher's over the architectures: the same few architectures once more, of another seed, are no further ones.
+        """
+        return cls(points, _correlation(points, seeds), _correlation(points[1:], seeds))
+
 
 @dataclass(frozen=True)
 class ErrorConsistency:
@@ -111,6 +90,18 @@ class ErrorConsistency:
     same_mistake_by_chance: Estimate | None
     consistency: Estimate | None
 
+    @classmethod
+    def of(cls, rows: Sequence[ErrorConsistencyRow]) -> Self:
+        """Rows of one pair of models."""
+        same = (Value(row.same_mistake, row.same_mistake_ci_low, row.same_mistake_ci_high, row.n) for row in rows)
+        return cls(
+            agreement=seed_mean(Value(row.agreement, n=row.n) for row in rows),
+            both_wrong=seed_mean(Value(row.both_wrong, n=row.n) for row in rows),
+            same_mistake=seed_mean(same, share=True),
+            same_mistake_by_chance=seed_mean(Value(row.same_mistake_by_chance, n=row.n) for row in rows),
+            consistency=seed_mean(Value(row.consistency, n=row.n) for row in rows),
+        )
+
 
 @dataclass(frozen=True)
 class LeakageProbe:
@@ -120,7 +111,7 @@ class LeakageProbe:
     accuracy: Estimate | None
 
     @classmethod
-    def of(cls, rows: Sequence[RobustFeatureLeakageRow]) -> "LeakageProbe":
+    def of(cls, rows: Sequence[RobustFeatureLeakageRow]) -> Self:
         """Means over seeds."""
         return cls(
             seed_mean(Value(row.features) for row in rows),
@@ -179,5 +170,16 @@ def rank_correlation_of_drop(rows: Sequence[NTKFeatureRow]) -> Estimate | None:
         return None
     from scipy.stats import spearmanr  # a second of imports, which most reports do without
 
-    correlation = float(spearmanr(*zip(*known, strict=True))[0])
-    return Estimate(correlation, *correlation_interval(correlation, len(known)), len(known), 1, False)
+    found = float(spearmanr(*zip(*known, strict=True))[0])
+    return Estimate(found, *correlation_interval(found, len(known)), len(known), 1, False)
+
+
+def saliency_estimate(rows: Iterable[SaliencyRow], method: str, measure: str) -> Estimate | None:
+    """One measure of the attributions in rows of one model, mean over seeds."""
+    found = (row for row in rows if (row.method, row.measure) == (method, measure))
+    return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
+
+
+def _correlation(points: Sequence[tuple[str, float, float]], seeds: int) -> Estimate:
+    found = correlation([x for _, x, _ in points], [y for _, _, y in points])
+    return Estimate(found, *correlation_interval(found, len(points)), len(points), seeds, False)

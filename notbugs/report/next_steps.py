@@ -11,7 +11,7 @@ from notbugs.report.findings.headline import help_under_attack
 from notbugs.report.findings.split import ROBUST
 from notbugs.report.format import percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
-from notbugs.study.catalog import trained_on
+from notbugs.study.catalog.models import trained_on
 from notbugs.study.commands import beside, command_of, option_words
 
 

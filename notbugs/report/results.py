@@ -12,11 +12,11 @@ from notbugs.report.aggregate import (
     ExcessOverControl,
     LabelLeakage,
     LeakageProbe,
-    Value,
     peak_and_last,
-    seed_mean,
+    saliency_estimate,
 )
 from notbugs.report.format import Estimate, percent
+from notbugs.report.seed_mean import Value, seed_mean
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.metadata import NORM_NAMES, StudyMetadata
@@ -39,8 +39,9 @@ from notbugs.runs.tables.transferability import (
     RobustFeatureLeakageRow,
     TransferRow,
 )
-from notbugs.stats import correlation, correlation_interval, newcombe_difference, student_interval, wilson_interval
-from notbugs.study.catalog import ANALYZED_MODELS, MODELS, OWN_MODELS, SETS, TABLE_MODELS, trained_on
+from notbugs.stats import newcombe_difference, student_interval, wilson_interval
+from notbugs.study.catalog.datasets import SETS
+from notbugs.study.catalog.models import ANALYZED_MODELS, MODELS, OWN_MODELS, TABLE_MODELS, trained_on
 from notbugs.study.comparisons import CONTROLS_OF, LEAKAGE_PROBES
 
 CORRUPTIONS = ("clean", "noise", "blur", "fog", "contrast", "jpeg")
@@ -287,7 +288,7 @@ class StudyResults:
             found.setdefault((row.model, row.control), []).append(row)
         models = in_order(CONTROLS_OF, (model for model, _ in found))
         order = sorted(found, key=lambda pair: (models.index(pair[0]), pair[1] in OWN_MODELS))
-        return [_excess_over_control(found[pair]) for pair in order]
+        return [ExcessOverControl.of(found[pair]) for pair in order]
 
     def label_leakage(self) -> list[LabelLeakage]:
         """What gives the labels of each relabeled set away."""
@@ -347,10 +348,7 @@ class StudyResults:
         return seed_mean((Value(row.source_rate, n=row.n) for row in rows if row.target == rows[0].target), share=True)
 
     def accuracy_transfer_correlation(self) -> AccuracyTransferCorrelation | None:
-        """Figure 3 of Ilyas et al. 2019, from means over seeds; None unless each architecture has both figures.
-
-        The CI is Fisher's over the architectures: the same few architectures once more, of another seed, are no further ones.
-        """
+        """Figure 3 of Ilyas et al. 2019, from means over seeds; None unless each architecture has both figures."""
         points = []
         for target, model in TRAINED_ON_D_DET.items():
             accuracy, rate = self.accuracy(model), self.transfer_rate("standard", target)
@@ -358,19 +356,12 @@ class StudyResults:
                 return None
             points.append((target, accuracy.mean, rate.mean))
         seeds = len(self.accuracy_by_seed(trained_on("next-labels")))
-        return AccuracyTransferCorrelation(points, _correlation(points, seeds), _correlation(points[1:], seeds))
+        return AccuracyTransferCorrelation.of(points, seeds)
 
     def error_consistency(self, model: str, other: str) -> ErrorConsistency:
         """Whether two models make the same mistakes, in either order of the pair."""
         rows = [row for row in self.rows(ErrorConsistencyRow) if {row.model, row.other_model} == {model, other}]
-        same = (Value(row.same_mistake, row.same_mistake_ci_low, row.same_mistake_ci_high, row.n) for row in rows)
-        return ErrorConsistency(
-            agreement=seed_mean(Value(row.agreement, n=row.n) for row in rows),
-            both_wrong=seed_mean(Value(row.both_wrong, n=row.n) for row in rows),
-            same_mistake=seed_mean(same, share=True),
-            same_mistake_by_chance=seed_mean(Value(row.same_mistake_by_chance, n=row.n) for row in rows),
-            consistency=seed_mean(Value(row.consistency, n=row.n) for row in rows),
-        )
+        return ErrorConsistency.of(rows)
 
     # ---- analyses ------------------------------------------------------------------------------------------------------------
 
@@ -422,12 +413,6 @@ class StudyResults:
         return self._answers[1]
 
 
-def saliency_estimate(rows: Iterable[SaliencyRow], method: str, measure: str) -> Estimate | None:
-    """One measure of the attributions in rows of one model, mean over seeds."""
-    found = (row for row in rows if (row.method, row.measure) == (method, measure))
-    return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
-
-
 def _mean_accuracy(rows: Sequence[AccuracyRow]) -> Estimate:
     """Mean over seeds. CI: Student's over seeds; of one seed, or of seeds that agree, Wilson's over images."""
     first, values = rows[0], [row.accuracy for row in rows]
@@ -435,22 +420,3 @@ def _mean_accuracy(rows: Sequence[AccuracyRow]) -> Estimate:
         return Estimate(first.accuracy, first.ci_low, first.ci_high, first.n, len(rows), False)
     mean, low, high = student_interval(values)
     return Estimate(mean, max(low, 0.0), min(high, 1.0), first.n, len(rows), True)
-
-
-def _excess_over_control(rows: Sequence[ControlRow]) -> ExcessOverControl:
-    """Rows of one model and control, as means over seeds."""
-    first = rows[0]
-    excess = seed_mean((Value(row.excess, row.excess_ci_low, row.excess_ci_high, row.n) for row in rows), difference=True)
-    above = seed_mean(
-        (Value(row.above_chance, row.above_chance_ci_low, row.above_chance_ci_high, row.n) for row in rows), difference=True
-    )
-    assert excess is not None
-    assert above is not None
-    accuracy = sum(row.accuracy for row in rows) / len(rows)
-    control_accuracy = sum(row.control_accuracy for row in rows) / len(rows)
-    return ExcessOverControl(first.model, first.control, first.rules_out, accuracy, control_accuracy, excess, above)
-
-
-def _correlation(points: Sequence[tuple[str, float, float]], seeds: int) -> Estimate:
-    found = correlation([x for _, x, _ in points], [y for _, _, y in points])
-    return Estimate(found, *correlation_interval(found, len(points)), len(points), seeds, False)

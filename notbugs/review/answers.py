@@ -31,7 +31,7 @@ from notbugs.review.files import (
 from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables.review import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow
 from notbugs.runs.tables.row import Row
-from notbugs.study.catalog import SETS
+from notbugs.study.catalog.datasets import SETS
 
 CANNOT_TELL = "cannot tell"
 

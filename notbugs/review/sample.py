@@ -18,7 +18,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.runner import same_fingerprint
 from notbugs.runs.tables.row import records_as_csv
 from notbugs.study import store
-from notbugs.study.catalog import DATASETS
+from notbugs.study.catalog.datasets import DATASETS
 from notbugs.study.config import StudyConfig, load, stored_config
 
 DEFAULT_SETS = ("original", "robust", "nonrobust")

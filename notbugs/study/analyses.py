@@ -26,7 +26,7 @@ from notbugs.runs.tables.analyses import (
 )
 from notbugs.runs.tables.row import Row
 from notbugs.stats import mean_interval
-from notbugs.study.catalog import ANALYZED_MODELS, MAIN_MODELS, STRONG_MODELS, trained_on
+from notbugs.study.catalog.models import ANALYZED_MODELS, MAIN_MODELS, STRONG_MODELS, trained_on
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.pictures import gradient_as_gray, save_saliency_pictures, sheet
 from notbugs.study.store import has_model, load_model

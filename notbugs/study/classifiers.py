@@ -18,7 +18,8 @@ from notbugs.runs.engine import Progress
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.search import Attack, NormBall
-from notbugs.study.catalog import MODELS, ORIGINAL, ModelSpec, dataset_of
+from notbugs.study.catalog.datasets import ORIGINAL
+from notbugs.study.catalog.models import MODELS, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load, network_layer
 from notbugs.study.evaluation import CURVE_ROLES, accuracy_row, curve_balls
 from notbugs.study.given import GIVEN

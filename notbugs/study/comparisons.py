@@ -3,16 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from notbugs.study.catalog import (
-    ARCHITECTURES,
-    DATASETS,
-    EPSILON_SWEEP,
-    EXTENSIONS,
-    INDEPENDENT_MODELS,
-    LEARNERS,
-    MODELS,
-    trained_on,
-)
+from notbugs.study.catalog.datasets import DATASETS, EXTENSIONS, INDEPENDENT_MODELS
+from notbugs.study.catalog.models import ARCHITECTURES, EPSILON_SWEEP, LEARNERS, MODELS, trained_on
 
 TRANSFER_SOURCES = ("standard", *EPSILON_SWEEP, "adversarial")
 TRANSFER_TARGETS = ("standard", "same-init", "reinit-1", *INDEPENDENT_MODELS, *ARCHITECTURES, "adversarial")

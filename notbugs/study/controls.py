@@ -13,7 +13,8 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, PerturbationLeakageRow, RobustFeatureLeakageRow
 from notbugs.stats import newcombe_difference
-from notbugs.study.catalog import EXTENSIONS, MODELS, OWN_MODELS, QUICK, Role, trained_on
+from notbugs.study.catalog.datasets import EXTENSIONS, QUICK
+from notbugs.study.catalog.models import MODELS, OWN_MODELS, Role, trained_on
 from notbugs.study.comparisons import (
     CONTROLS_OF,
     LEAKAGE_DATASETS,

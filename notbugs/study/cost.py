@@ -20,7 +20,8 @@ from notbugs.models import fuse_batchnorm
 from notbugs.models.sklearn_learners import boosting_iterations
 from notbugs.predict import BATCH_SIZE
 from notbugs.search import NormBall
-from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, QUICK, ModelSpec, dataset_of
+from notbugs.study.catalog.datasets import DATASETS, QUICK
+from notbugs.study.catalog.models import MAIN_MODELS, MODELS, ModelSpec, dataset_of
 from notbugs.study.classifiers import MONITORED_IMAGES, with_spec
 from notbugs.study.comparisons import learner_images
 from notbugs.study.config import ResolvedConfig

@@ -24,7 +24,7 @@ from notbugs.runs.metadata import NORM_NAMES, epsilon_text
 from notbugs.runs.tables.row import cells
 from notbugs.runs.tables.study import SetRow, SyntheticTruthRow
 from notbugs.search import NormBall
-from notbugs.study.catalog import Construction, DatasetSpec
+from notbugs.study.catalog.datasets import Construction, DatasetSpec
 from notbugs.study.config import ResolvedConfig, load, written_form
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.given import GIVEN

@@ -18,7 +18,8 @@ from notbugs.models import Model, fuse_batchnorm
 from notbugs.runs.engine import Progress
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import Attack, NormBall
-from notbugs.study.catalog import CONTROL_DATASETS, MAIN_MODELS, MODELS, ORIGINAL, OWN_DATASETS, OWN_MODELS, QUICK
+from notbugs.study.catalog.datasets import CONTROL_DATASETS, ORIGINAL, OWN_DATASETS, QUICK
+from notbugs.study.catalog.models import MAIN_MODELS, MODELS, OWN_MODELS
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.store import has_dataset, has_model, load_dataset, load_model

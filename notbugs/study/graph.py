@@ -11,25 +11,18 @@ from notbugs.runs.attempts import Attempt
 from notbugs.runs.tables.row import Row
 from notbugs.study import controls, evaluation, replication, transferability
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import (
+from notbugs.study.catalog.datasets import (
     CONTROL_DATASETS,
     DATASETS,
     EXTENSIONS,
-    LEARNERS,
-    MAIN_MODELS,
-    MODELS,
     OWN_DATASETS,
-    OWN_MODELS,
     PAPER_NAMES,
     QUICK,
     REPLICATION_DATASETS,
     SECOND_SOURCE,
     STRONG_DATASETS,
-    STRONG_MODELS,
-    Role,
-    dataset_of,
-    trained_on,
 )
+from notbugs.study.catalog.models import LEARNERS, MAIN_MODELS, MODELS, OWN_MODELS, STRONG_MODELS, Role, dataset_of, trained_on
 from notbugs.study.classifiers import evaluate_model, repeat_given, train_model
 from notbugs.study.comparisons import (
     LEAKAGE_DATASETS,

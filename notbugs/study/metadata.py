@@ -11,7 +11,7 @@ from notbugs.data import Dataset, Splits
 from notbugs.runs.folder import common_metadata
 from notbugs.runs.metadata import epsilon_text
 from notbugs.runs.scheduler import describe_machine
-from notbugs.study.catalog import EXTENSIONS
+from notbugs.study.catalog.datasets import EXTENSIONS
 from notbugs.study.config import ADDED, ResolvedConfig, written_form
 from notbugs.study.epsilon import neighbor_distances
 from notbugs.study.given import GivenModel

@@ -14,7 +14,7 @@ from notbugs.runs.tables.analyses import SaliencyPictureRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AdversarialPictureRow, PictureRow
 from notbugs.search import NormBall, objectives
-from notbugs.study.catalog import ORIGINAL, QUICK
+from notbugs.study.catalog.datasets import ORIGINAL, QUICK
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.store import load_dataset, load_model
 

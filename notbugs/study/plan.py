@@ -10,7 +10,7 @@ from notbugs.metrics import Accuracy
 from notbugs.runs.scheduler import default_workers, start_seconds, times_longer
 from notbugs.runs.tables.data_check import DataCheckRow
 from notbugs.study import cost
-from notbugs.study.catalog import DATASETS
+from notbugs.study.catalog.datasets import DATASETS
 from notbugs.study.config import ResolvedConfig, network_layer
 from notbugs.study.cost import Speed, measure_speed, network_of, stage_seconds
 from notbugs.study.epsilon import NeighborDistances, neighbor_distances

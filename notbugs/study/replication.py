@@ -10,7 +10,8 @@ from notbugs import construct, data, metrics
 from notbugs.data import Dataset
 from notbugs.runs.engine import Progress
 from notbugs.runs.tables.replication import RobustVersionRow
-from notbugs.study.catalog import DATASETS, trained_on
+from notbugs.study.catalog.datasets import DATASETS
+from notbugs.study.catalog.models import trained_on
 from notbugs.study.config import ResolvedConfig, load
 from notbugs.study.datasets import count_progress
 from notbugs.study.store import derive_seed, load_dataset, load_model

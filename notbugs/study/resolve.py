@@ -11,7 +11,7 @@ from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
 from notbugs.models.notes import report_notes
 from notbugs.study import bfloat16
-from notbugs.study.catalog import MIN_TARGET_REACHED, STRONG_VERSIONS
+from notbugs.study.catalog.datasets import MIN_TARGET_REACHED, STRONG_VERSIONS
 from notbugs.study.config import ResolvedConfig, StudyConfig, TrainingSettings, check, network_layer
 from notbugs.study.epsilon import CIFAR_LINF_EPSILON, check_epsilon, default_epsilon, default_relabel_epsilon
 from notbugs.study.epsilon_source import EpsilonSource

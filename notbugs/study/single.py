@@ -1,4 +1,4 @@
-"""One classifier, trained on the original images: what `notbugs train` and `notbugs.train` have in common."""
+"""One classifier, trained on the original images: all of `notbugs train`, and what `notbugs.train` has in common with it."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -10,17 +10,21 @@ from typing import NamedTuple
 import numpy as np
 
 import notbugs.train as train
-from notbugs import data
-from notbugs.atomic import only_writer
+from notbugs import data, metrics, models
+from notbugs.atomic import StrPath, only_writer
 from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.data.parts import stratified_split
+from notbugs.data_config import check_outside
 from notbugs.errors import InputError
+from notbugs.metrics import Accuracy
 from notbugs.models.notes import report_notes
 from notbugs.runs.engine import Progress
-from notbugs.study.catalog import MODELS, Loss, ModelSpec
+from notbugs.runs.scheduler import ignore_progress
+from notbugs.study.catalog.models import MODELS, Loss, ModelSpec
 from notbugs.study.classifiers import TrainedClassifier, save_classifier, train_classifier, validation_attack
-from notbugs.study.config import ResolvedConfig, StudyConfig, resumable_arguments
+from notbugs.study.config import ResolvedConfig, StudyConfig, load, resumable_arguments
+from notbugs.study.resolve import resolve
 
 LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
 OPTIMIZERS = ("adamw", "sgd")
@@ -154,6 +158,51 @@ def save_single(single: Single, config: ResolvedConfig, training: SingleTraining
     save_classifier(
         single.trained, config, single.images, training.spec, seed=config.seed, path=path, settings=single.settings, **also
     )
+
+
+def train_and_save(
+    config: StudyConfig,
+    path: StrPath,
+    *,
+    loss: str = "standard",
+    optimizer: str = "adamw",
+    stop_early: int | None = None,
+    report_progress: Progress | None = None,
+) -> list[Accuracy]:
+    """Train one classifier on the original images and save it. Where the same call was stopped, it goes on from NAME.training.pt.
+
+    Parameters
+    ----------
+    config : StudyConfig
+    path : str or path
+        NAME.safetensors; NAME.json is written, too, with a summary of the data.
+    loss, optimizer, stop_early
+        As `SingleTraining` has them.
+    report_progress : callable, optional
+
+    Returns
+    -------
+    list of Accuracy
+        On the test images: clean, at half of epsilon and at epsilon.
+
+    Raises
+    ------
+    InputError
+        Before training if the input cannot be used or the file cannot be written.
+    """
+    path, training = Path(path), SingleTraining(loss, optimizer, stop_early)
+    training.check(lambda name: "--" + name.replace("_", "-"))
+    check_outside(config, path, path.with_suffix(".json"), unfinished_path(path))
+    splits = load(config)
+    resolved = resolve(training.with_defaults(config), splits)
+    models.check_writable(path)
+    report = report_progress or ignore_progress
+    with resumable(path, resolved, splits, training, report=lambda: report("", 0.0, "")) as checkpoint:
+        found = train_single(resolved, splits, training, report_progress=report, checkpoint=checkpoint)
+        about = {"dataset": config.dataset, **data.summary(splits)}
+        save_single(found, resolved, training, path, data=about, flip=resolved.flip)
+    model = found.trained.model
+    return metrics.robust_accuracy(model, splits.test, resolved.threat_models, device=resolved.device)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from notbugs import api, construct, data
 from notbugs.api import constructions
 from notbugs.cli.attack import attack
 from notbugs.cli.files import files
-from notbugs.cli.study import run, train
+from notbugs.cli.study import run
+from notbugs.cli.train import train
 from notbugs.study.config import StudyConfig
 from notbugs.study.resolve import resolve
 

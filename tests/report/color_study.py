@@ -11,7 +11,8 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import FourierRow
 from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AdversarialPictureRow, PictureRow
-from notbugs.study.catalog import ANALYZED_MODELS, CONTROL_DATASETS, QUICK, SETS
+from notbugs.study.catalog.datasets import CONTROL_DATASETS, QUICK, SETS
+from notbugs.study.catalog.models import ANALYZED_MODELS
 
 SIDE, CLASSES = 32, ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MAPPED = (*ANALYZED_MODELS, "trained-on-random-labels", "trained-on-next-labels", "trained-on-random-labels-shuffled")

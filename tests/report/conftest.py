@@ -18,7 +18,7 @@ from notbugs.runs.tables.row import Row
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
 from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, TransferRow
 from notbugs.stats import newcombe_difference, wilson_interval
-from notbugs.study.catalog import ARCHITECTURES, LEARNERS, trained_on
+from notbugs.study.catalog.models import ARCHITECTURES, LEARNERS, trained_on
 from notbugs.study.comparisons import CONTROLS_OF, LEAKAGE_PROBES, TRANSFER_SOURCES, probe_name
 
 # ---- a quick study -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from notbugs.report.aggregate import rank_correlation_of_drop
 from notbugs.report.findings import analyses
 from notbugs.report.results import CORRUPTIONS, StudyResults
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, NTKFeatureRow, SaliencyDifferenceRow, SaliencyRow
-from notbugs.study.catalog import ANALYZED_MODELS, ANALYZED_TITLES, MODELS
+from notbugs.study.catalog.models import ANALYZED_MODELS, ANALYZED_TITLES, MODELS
 
 SEED_SHIFTS = (0.0, 0.01, -0.012)  # from seed to seed
 ALIGNMENT, FAITHFULNESS, CORRUPTED, NTK = "align with", "faithful", "common corruptions", "before any training"  # in questions

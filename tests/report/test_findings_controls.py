@@ -34,7 +34,7 @@ from notbugs.runs.tables.study import SetRow
 from notbugs.runs.tables.transferability import ControlRow, TransferRow
 from notbugs.stats import wilson_interval
 from notbugs.study import comparisons
-from notbugs.study.catalog import ARCHITECTURES, EPSILON_TEXTS, LEARNERS
+from notbugs.study.catalog.models import ARCHITECTURES, EPSILON_TEXTS, LEARNERS
 from notbugs.study.comparisons import ALTERNATIVE_EXPLANATIONS, CONTROLS_OF, TRANSFER_SOURCES, control_short
 
 D_RAND, D_DET = "the D_rand result", "the D_det result"  # parts of questions

@@ -21,7 +21,7 @@ from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyRow, NTKFeatureRow
 from notbugs.runs.tables.row import Row, original_cell, plain_cell
-from notbugs.study.catalog import ANALYZED_MODELS
+from notbugs.study.catalog.models import ANALYZED_MODELS
 
 pytestmark = pytest.mark.browser
 A4 = 680  # its width in pixels without the margins of 15 mm

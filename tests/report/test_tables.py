@@ -10,7 +10,7 @@ from notbugs.report import tables
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import FourierRow
-from notbugs.study.catalog import ARCHITECTURES, LEARNERS, MAIN_MODELS, MODELS
+from notbugs.study.catalog.models import ARCHITECTURES, LEARNERS, MAIN_MODELS, MODELS
 from notbugs.study.comparisons import (
     CONTROLS_OF,
     LEAKAGE_PROBES,

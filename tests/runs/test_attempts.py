@@ -20,8 +20,8 @@ from notbugs.runs.engine import Engine
 from notbugs.runs.folder import UNFINISHED, RunFolder
 from notbugs.runs.runner import Stage, describe_device, on_device, run_stages
 from notbugs.runs.tables.files import CategoryRow
-from notbugs.study import pipeline
 from notbugs.study.config import StudyConfig
+from notbugs.study.stages import Place
 
 STAGES = {
     "a": Stage((), partial(jobs.write_files, {"models/a.json": "1", "models/a.safetensors": "2", "datasets/a/0.png": "3"})),
@@ -191,9 +191,9 @@ def test_the_device_is_chosen_where_a_stage_is_done() -> None:
     assert on_device(lambda config, *more: (config.device, *more), config, there, 1)(2) == ("cpu", 1, 2)
     assert on_device(describe_device, config, there)()["device"] == "cpu"
     assert on_device(lambda config: config.device, config, None)() == "here"
-    assert pipeline._Place(config, None, None).config_there() is config
+    assert Place(config, None, None).config_there() is config
     for asked, found in ((None, False), (True, True)):
-        place = pipeline._Place(config, asked, lambda: "cpu").config_there()
+        place = Place(config, asked, lambda: "cpu").config_there()
         assert (place.device, place.bf16) == ("cpu", found)
 
 

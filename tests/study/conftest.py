@@ -20,7 +20,8 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import SetRow
 from notbugs.study import evaluation, pipeline
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import ANALYZED_MODELS, REPLICATION_DATASETS
+from notbugs.study.catalog.datasets import REPLICATION_DATASETS
+from notbugs.study.catalog.models import ANALYZED_MODELS
 from notbugs.study.config import ResolvedConfig, StudyConfig, load
 from notbugs.study.resolve import check_constructions, resolve
 

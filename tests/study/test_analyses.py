@@ -39,8 +39,9 @@ from notbugs.study.analyses import (
     WHITE_NOISE,
     classifier_saliency,
 )
-from notbugs.study.catalog import ANALYZED_MODELS
+from notbugs.study.catalog.models import ANALYZED_MODELS
 from notbugs.study.config import StudyConfig, load
+from notbugs.study.graph import study_graph
 
 pytestmark = pytest.mark.slow
 TABLES: dict[str, tuple[type[Row], ...]] = {
@@ -254,7 +255,7 @@ def stop_at(stage: str, after: float = -1.0) -> Callable[[str, float, str], None
 def finish(folder: Path) -> None:
     """The rest of the study as if it had been done."""
     with RunFolder.open(folder, RunFolder.read(folder).metadata["arguments"]) as run:
-        for stage_id in pipeline.study_graph(resolved(ANALYZED_STUDY)):
+        for stage_id in study_graph(resolved(ANALYZED_STUDY)):
             if not run.done(str(stage_id)):
                 run.record_stage(str(stage_id), 0.0)
         run.update_metadata(finished=True)

@@ -13,10 +13,11 @@ from notbugs.data import Dataset
 from notbugs.models.notes import keeping_notes, report_notes
 from notbugs.runs import scheduler
 from notbugs.runs.folder import RunFolder
-from notbugs.study import bfloat16, pipeline
+from notbugs.study import bfloat16, pipeline, resume
 from notbugs.study.bfloat16 import pays  # as it is: the fixture of all tests replaces the module's
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.resolve import resolve
+from notbugs.study.stages import Place
 
 SMALL = {"limit": 100, "seeds": 1, "epochs": 1, "width": 2, "relabel_steps": 2, "invert_steps": 2}
 
@@ -129,7 +130,7 @@ def test_a_study_that_goes_on_computes_as_it_began(monkeypatch: pytest.MonkeyPat
         "seed0/standard": True,
         "seed0/adversarial": True,
     }
-    monkeypatch.setattr(pipeline, "describe_machine", lambda _: "another, 3 cores")
+    monkeypatch.setattr(resume, "describe_machine", lambda _: "another, 3 cores")
     elsewhere = pipeline.run(config, tmp_path / "run", only=["standard", "pictures"], workers=1)
     assert elsewhere.study().settings["bf16"] is False
     assert RunFolder.read(tmp_path / "run").metadata["stages"]["seed0/standard"]["bf16"] is True
@@ -143,7 +144,7 @@ def test_further_analyses_compute_as_the_study_began(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bfloat16, "pays", lambda *_, **__: False)
     again = pipeline.run_analyses(tmp_path / "run", ["saliency"], workers=1)
     assert again.metadata["stages"]["seed0/adversarial"]["bf16"] is True
-    monkeypatch.setattr(pipeline, "describe_machine", lambda _: "another, 3 cores")
+    monkeypatch.setattr(resume, "describe_machine", lambda _: "another, 3 cores")
     elsewhere = pipeline.run_analyses(tmp_path / "run", ["corruptions"], workers=1)
     assert elsewhere.study().settings["bf16"] is False
 
@@ -158,6 +159,6 @@ def test_notes_on_precision_stand_beside_those_on_the_network() -> None:
 def test_a_stage_elsewhere_computes_as_was_decided_for_a_cpu(timed: list[str]) -> None:
     config = StudyConfig("mnist5k", limit=100)
     resolved = resolve(config, load(config))
-    assert pipeline._Place(resolved, None, lambda: "cpu").config_there().bf16 is True
-    assert pipeline._Place(replace(resolved, bf16=False), None, lambda: "cpu").config_there().bf16 is False
-    assert pipeline._Place(replace(resolved, device="cuda"), None, lambda: "cpu").config_there().bf16 is False
+    assert Place(resolved, None, lambda: "cpu").config_there().bf16 is True
+    assert Place(replace(resolved, bf16=False), None, lambda: "cpu").config_there().bf16 is False
+    assert Place(replace(resolved, device="cuda"), None, lambda: "cpu").config_there().bf16 is False

@@ -5,9 +5,19 @@ import sys
 
 from notbugs.metrics import corruptions
 from notbugs.models import TRANSFER_ARCHITECTURES, sklearn_learners
-from notbugs.study import catalog
 from notbugs.study.analyses import ANALYSES, COMPARED
-from notbugs.study.catalog import ANALYZED_MODELS, ANALYZED_TITLES, DATASETS, MAIN_MODELS, MODELS, dataset_of, trained_on
+from notbugs.study.catalog.datasets import DATASETS
+from notbugs.study.catalog.models import (
+    ANALYZED_MODELS,
+    ANALYZED_TITLES,
+    ARCHITECTURES,
+    LEARNERS,
+    MAIN_MODELS,
+    MODELS,
+    STRONG_MODELS,
+    dataset_of,
+    trained_on,
+)
 from notbugs.study.comparisons import CONTROLS_OF, control_short, control_title
 from notbugs.study.datasets import CONSTRUCTIONS
 
@@ -41,15 +51,15 @@ def test_every_control_is_a_model_with_a_title() -> None:
 
 def test_titles_are_there_for_everything_that_is_analyzed() -> None:
     assert [*ANALYZED_TITLES] == [*ANALYZED_MODELS] and {*ANALYZED_MODELS} <= {*MAIN_MODELS}
-    assert all({*pair} <= {*ANALYZED_MODELS, *catalog.STRONG_MODELS} for pair in COMPARED)
+    assert all({*pair} <= {*ANALYZED_MODELS, *STRONG_MODELS} for pair in COMPARED)
     assert all({*analysis.models} <= {*ANALYZED_MODELS} for analysis in ANALYSES.values())
     assert corruptions.CLEAN not in corruptions.CORRUPTIONS
 
 
 def test_architectures_and_learners_are_those_that_can_be_trained() -> None:
-    assert [*catalog.ARCHITECTURES] == [*TRANSFER_ARCHITECTURES] and [*catalog.LEARNERS] == [*sklearn_learners.LEARNERS]
+    assert [*ARCHITECTURES] == [*TRANSFER_ARCHITECTURES] and [*LEARNERS] == [*sklearn_learners.LEARNERS]
 
 
 def test_the_catalog_imports_no_torch() -> None:
-    code = "import notbugs.study.catalog, sys; sys.exit('torch' in sys.modules)"
+    code = "import notbugs.study.catalog.models, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.study import classifiers, store
-from notbugs.study.catalog import EPSILON_SWEEP, MODELS, trained_on
+from notbugs.study.catalog.models import EPSILON_SWEEP, MODELS, trained_on
 from notbugs.study.classifiers import _augmentation, epochs_on, evaluate_model, pixel_statistics, train_classifier, train_model
 from notbugs.study.config import StudyConfig, load
 from notbugs.train import state

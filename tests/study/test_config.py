@@ -17,7 +17,7 @@ from notbugs.files import FilesConfig
 from notbugs.files import run as run_files
 from notbugs.search import NormBall
 from notbugs.study import pipeline, resolve
-from notbugs.study.catalog import MODELS
+from notbugs.study.catalog.models import MODELS
 from notbugs.study.classifiers import with_spec
 from notbugs.study.config import StudyConfig, check, load, resumable_arguments
 

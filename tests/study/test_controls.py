@@ -9,7 +9,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.runs.tables.transferability import ControlRow, ErrorConsistencyRow, PerturbationLeakageRow, RobustFeatureLeakageRow
 from notbugs.study import store
-from notbugs.study.catalog import MODELS
+from notbugs.study.catalog.models import MODELS
 from notbugs.study.comparisons import (
     CONTROLS_OF,
     LEAKAGE_DATASETS,

@@ -22,7 +22,8 @@ from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
 from notbugs.runs.tables.transferability import PerturbationLeakageRow
 from notbugs.search import NormBall
 from notbugs.study import datasets, pipeline, store
-from notbugs.study.catalog import ANALYZED_MODELS, DATASETS, trained_on
+from notbugs.study.catalog.datasets import DATASETS
+from notbugs.study.catalog.models import ANALYZED_MODELS, trained_on
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.datasets import is_trainable, synthetic_truth
 from notbugs.study.epsilon import NeighborDistances

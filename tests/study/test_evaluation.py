@@ -9,7 +9,8 @@ from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, SetRow
 from notbugs.study import store
-from notbugs.study.catalog import CONTROL_DATASETS, DATASETS, MODELS, QUICK, SECOND_SOURCE, STRONG_DATASETS, trained_on
+from notbugs.study.catalog.datasets import CONTROL_DATASETS, DATASETS, QUICK, SECOND_SOURCE, STRONG_DATASETS
+from notbugs.study.catalog.models import MODELS, trained_on
 
 
 @pytest.mark.slow

@@ -54,12 +54,13 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_control_and_a_construction_are_a_data_set_and_a_model_without_torch() -> None:
     code = f"""
 import sys
-from notbugs.study import catalog, comparisons
-spec, model = catalog.DATASETS["{NAME}"], catalog.MODELS["trained-on-{NAME}"]
+from notbugs.study import comparisons
+from notbugs.study.catalog import datasets, models
+spec, model = datasets.DATASETS["{NAME}"], models.MODELS["trained-on-{NAME}"]
 assert spec.is_relabeled and spec.source_dataset == spec.control_of == "random-labels"
-assert catalog.OWN_DATASETS == ("robust-certain", "{NAME}") and model.role == "own"
-assert not catalog.DATASETS["robust-certain"].is_relabeled
-assert catalog.OWN_MODELS == catalog.TABLE_MODELS[-2:]
+assert datasets.OWN_DATASETS == ("robust-certain", "{NAME}") and model.role == "own"
+assert not datasets.DATASETS["robust-certain"].is_relabeled
+assert models.OWN_MODELS == models.TABLE_MODELS[-2:]
 print(comparisons.CONTROLS_OF["trained-on-random-labels"][model.name], comparisons.control_short(model.name), sep="; ")
 assert "torch" not in sys.modules
 """

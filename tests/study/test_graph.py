@@ -6,7 +6,8 @@ import pytest
 from study.conftest import FULL_STUDY, resolved
 
 from notbugs.study.analyses import ANALYSES
-from notbugs.study.catalog import DATASETS, MODELS, REPLICATION_DATASETS, trained_on
+from notbugs.study.catalog.datasets import DATASETS, REPLICATION_DATASETS
+from notbugs.study.catalog.models import MODELS, trained_on
 from notbugs.study.classifiers import repeat_given
 from notbugs.study.config import StudyConfig
 from notbugs.study.graph import StageId, select_stages, study_graph

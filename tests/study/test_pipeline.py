@@ -19,20 +19,21 @@ from PIL import Image
 from study.conftest import FULL_STUDY, QUICK_STUDY, resolved
 
 from notbugs import data, metrics, models, report
-from notbugs.errors import InputError, NotbugsWarning
+from notbugs.errors import InputError
 from notbugs.runs.attempts import Attempt, unfinished_folder
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
 from notbugs.study import evaluation, pipeline
-from notbugs.study.catalog import MAIN_MODELS, QUICK
+from notbugs.study.catalog.datasets import QUICK
+from notbugs.study.catalog.models import MAIN_MODELS
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.evaluation import accuracy_row
 from notbugs.study.graph import study_graph
 from notbugs.study.pictures import PERTURBATION, pictures
 from notbugs.study.resolve import resolve
+from notbugs.study.resume import adopt_evaluations
 from notbugs.study.store import load_model
-from notbugs.train import state
 
 
 @pytest.mark.slow
@@ -127,7 +128,7 @@ def test_a_model_that_was_evaluated_where_it_was_trained_is_not_evaluated_again(
         record.record_stage("seed0/standard", 1.0, [accuracy_row("standard", "test", accuracy, config=config, seed=0)])
         record.record_stage("seed0/adversarial", 1.0)
         for _ in range(2):
-            pipeline._adopt_evaluations(record, study_graph(config))
+            adopt_evaluations(record, study_graph(config))
             assert record.done("seed0/evaluation-standard") and not record.done("seed0/evaluation-adversarial")
         assert len(record.rows(AccuracyRow)) == 1 and len(record.metadata["stages"]) == 3
 
@@ -296,96 +297,6 @@ def test_hostile_names_and_a_folder_with_only_classes(tmp_path: Path) -> None:
     part = data.load_part(run.folder / "datasets" / "robust", "folder")
     assert part.classes == load(config).train.classes
     assert all(path.resolve().is_relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("loss", ["standard", "adversarial", "trades"])
-def test_a_single_classifier_is_trained_saved_and_evaluated(tmp_path: Path, loss: str) -> None:
-    tiny = StudyConfig("digits", limit=60, epochs=1, width=8, adversarial_steps=1)
-    accuracies = pipeline.train_single(tiny, tmp_path / "models/one.safetensors", loss=loss)
-    assert [(accuracy.epsilon, accuracy.norm) for accuracy in accuracies] == [(0.0, "l2"), (0.375, "l2"), (0.75, "l2")]
-    training = json.loads((tmp_path / "models/one.json").read_text())["training"]
-    assert (training["loss"], training["epsilon"], training["epochs"]) == (loss, 0.75, 1)
-
-
-@pytest.mark.slow
-def test_a_single_training_that_was_stopped_goes_on_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
-    tiny = StudyConfig("digits", limit=60, epochs=3, width=8)
-    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
-    epochs: list[str] = []
-
-    def interrupt(_stage: str, _share: float, words: str) -> None:
-        epochs.append(words)
-        if words == "epoch 3 of 3" and epochs.count(words) == 1:
-            raise KeyboardInterrupt
-
-    expected = pipeline.train_single(tiny, whole)
-    assert not (tmp_path / "whole.training.pt").exists()
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.train_single(tiny, stopped, report_progress=interrupt)
-    assert (tmp_path / "stopped.training.pt").exists() and not stopped.exists()
-    assert pipeline.train_single(tiny, stopped, report_progress=interrupt) == expected
-    assert [words for words in epochs if words] == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3", "epoch 3 of 3"]
-    assert stopped.read_bytes() == whole.read_bytes()
-    assert not (tmp_path / "stopped.training.pt").exists()
-
-
-@pytest.mark.slow
-def test_early_stopping_and_sgd_of_a_single_training_go_on_with_the_same_options(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
-    tiny, options = StudyConfig("digits", limit=60, epochs=6, network="linear"), {"optimizer": "sgd", "stop_early": 9}
-    whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
-
-    def interrupt(_stage: str, _share: float, words: str) -> None:
-        if words == "epoch 4 of 6":
-            raise KeyboardInterrupt
-
-    expected = pipeline.train_single(tiny, whole, **options)  # type: ignore[arg-type]
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.train_single(tiny, stopped, report_progress=interrupt, **options)  # type: ignore[arg-type]
-    kept = stopped.with_suffix(".training.pt").read_bytes()
-    assert pipeline.train_single(tiny, stopped, **options) == expected  # type: ignore[arg-type]
-    assert stopped.read_bytes() == whole.read_bytes()
-    about = json.loads(stopped.with_suffix(".json").read_text())
-    training = about["training"]
-    assert (training["optimizer"], training["validation_images"], training["epochs"]) == ("sgd", 10, 6)
-    assert about["notes"][-1].startswith(f"early stopping: the weights are those of epoch {training['best_epoch']} of 6")
-    stopped.with_suffix(".training.pt").write_bytes(kept)
-    with pytest.warns(NotbugsWarning, match="is of a training with another early stopping, images, labels: training"):
-        pipeline.train_single(tiny, stopped, optimizer="sgd")
-
-
-@pytest.mark.slow
-def test_a_single_training_does_not_go_on_with_that_of_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "SECONDS_BETWEEN", 0)
-    tiny, path = StudyConfig(str(tmp_path / "set.npz"), epochs=2, width=8, epsilon=0.1), tmp_path / "one.safetensors"
-    images, labels = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8), np.arange(60) % 2
-    np.savez(tmp_path / "set.npz", images=images, labels=labels)
-
-    def interrupt(_stage: str, _share: float, words: str) -> None:
-        if words == "epoch 2 of 2":
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.train_single(tiny, path, report_progress=interrupt)
-    np.savez(tmp_path / "set.npz", images=images[::-1], labels=labels)
-    with pytest.warns(
-        NotbugsWarning, match=r"one\.training\.pt is of a training with another data, first weights: training starts"
-    ):
-        pipeline.train_single(tiny, path)
-
-
-def test_a_loss_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^--loss: must be one of standard, adversarial, trades, got 'plain'"):
-        pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", loss="plain")
-    with pytest.raises(InputError, match=r"^--optimizer: must be one of adamw, sgd, got 'adam'"):
-        pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", optimizer="adam")
-    with pytest.raises(InputError, match=r"^--stop-early: must be a number of epochs, 1 or more, got 0"):
-        pipeline.train_single(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", stop_early=0)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.study import AccuracyRow
 from notbugs.search import NormBall
 from notbugs.study import pipeline, replication, store
-from notbugs.study.catalog import trained_on
+from notbugs.study.catalog.models import trained_on
 from notbugs.study.config import ResolvedConfig, StudyConfig, load
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from notbugs.report import tables
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import SetRow
-from notbugs.study.catalog import MAIN_MODELS
+from notbugs.study.catalog.models import MAIN_MODELS
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 

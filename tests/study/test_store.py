@@ -14,8 +14,8 @@ from notbugs.errors import InputError, NotbugsWarning
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import SaliencyRow
 from notbugs.runs.tables.study import SetRow, TrainingRow
-from notbugs.study import pipeline, store
-from notbugs.study.catalog import MODELS, trained_on
+from notbugs.study import pipeline, resume, store
+from notbugs.study.catalog.models import MODELS, trained_on
 from notbugs.study.classifiers import train_model
 from notbugs.study.config import StudyConfig
 from notbugs.study.graph import StageId, study_graph
@@ -76,20 +76,20 @@ def test_what_vanished_is_named_before_any_work_and_said_where_nothing_needs_it(
     config, model = resolved(CONFIG), run.folder / "models/standard.safetensors"
     graph = study_graph(config)
     with pytest.raises(InputError, match=r"standard\.safetensors: " + VANISHED):
-        pipeline._check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
+        resume.check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
     with pytest.warns(NotbugsWarning, match=r"standard\.safetensors is missing, which nothing that is left to do needs$"):
-        pipeline._check_nothing_vanished(run, config, graph, [])
+        resume.check_nothing_vanished(run, config, graph, [])
     row = TrainingRow(model="adversarial", seed=0, epoch=1, loss=1.0, accuracy=0.5, learning_rate=0.1, seconds=1.0)
     run.record_stage("seed0/adversarial", 1.0, [row])
     with pytest.warns(NotbugsWarning) as warned:  # one line for all of them
-        pipeline._check_nothing_vanished(run, config, graph, [])
+        resume.check_nothing_vanished(run, config, graph, [])
     assert len(warned) == 1
     assert str(warned[0].message).startswith("2 files of finished stages, ")
     assert str(warned[0].message).endswith(" among them, are missing, which nothing that is left to do needs")
     model.parent.mkdir()
     model.touch()
     (model.parent / "adversarial.safetensors").touch()
-    pipeline._check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
+    resume.check_nothing_vanished(run, config, graph, [StageId(0, "dataset", "nonrobust")])
 
 
 def test_analyses_done_before_the_stronger_d_r_was_added_are_named(run: RunFolder) -> None:

@@ -14,7 +14,7 @@ from notbugs.runs.attempts import Attempt
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.transferability import TransferRow
 from notbugs.study import comparisons, controls, store, transferability
-from notbugs.study.catalog import LEARNERS
+from notbugs.study.catalog.models import LEARNERS
 from notbugs.study.comparisons import TRANSFER_SOURCES, TRANSFER_TARGETS
 from notbugs.study.config import load
 

@@ -5,7 +5,7 @@ from notbugs.report.findings.base import Finding, Status
 from notbugs.report.format import Estimate, decimal, interval, join_names, minus, percent, signed
 from notbugs.report.results import CORRUPTIONS, StudyResults
 from notbugs.runs.tables.analyses import NTKFeatureRow
-from notbugs.study.catalog import ANALYZED_MODELS, ANALYZED_TITLES
+from notbugs.study.catalog.models import ANALYZED_MODELS, ANALYZED_TITLES
 
 COMPARED = ("standard", "adversarial")
 

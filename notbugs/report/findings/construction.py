@@ -8,7 +8,8 @@ from typing import Protocol
 from notbugs.report.format import interval, percent
 from notbugs.report.results import FULL, HALF, StudyResults
 from notbugs.stats import newcombe_difference
-from notbugs.study.catalog import DATASETS, MIN_TARGET_REACHED, trained_on
+from notbugs.study.catalog.datasets import DATASETS, MIN_TARGET_REACHED
+from notbugs.study.catalog.models import trained_on
 
 MAX_FEATURE_ERROR = 0.4  # mean relative error; at most 0.25 in docs/results
 # Accuracy above chance level, of adversarial over standard training; in docs/results 0.7 on traffic signs, else 0.78 or more

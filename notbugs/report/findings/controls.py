@@ -10,7 +10,8 @@ from notbugs.report.format import Estimate, decimal, interval, minus, percent
 from notbugs.report.results import CLEAN, StudyResults
 from notbugs.runs.tables.study import SetRow
 from notbugs.stats import student_interval
-from notbugs.study.catalog import ARCHITECTURES, DATASETS, EPSILON_TEXTS, LEARNERS, MODELS, OWN_MODELS, trained_on
+from notbugs.study.catalog.datasets import DATASETS
+from notbugs.study.catalog.models import ARCHITECTURES, EPSILON_TEXTS, LEARNERS, MODELS, OWN_MODELS, trained_on
 from notbugs.study.comparisons import (
     ALTERNATIVE_EXPLANATIONS,
     CONTROLS_OF,

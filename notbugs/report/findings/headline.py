@@ -6,7 +6,7 @@ from notbugs.report.findings.construction import relabel_problems
 from notbugs.report.findings.split import NONROBUST, ROBUST
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
-from notbugs.study.catalog import trained_on
+from notbugs.study.catalog.models import trained_on
 from notbugs.study.epsilon_source import SOURCES, epsilon_reason
 
 

@@ -8,7 +8,8 @@ from notbugs.report.findings.construction import relabel_problems
 from notbugs.report.findings.settings import where_settings_were_chosen
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, StudyResults
-from notbugs.study.catalog import DATASETS, trained_on
+from notbugs.study.catalog.datasets import DATASETS
+from notbugs.study.catalog.models import trained_on
 
 LISTED_SEEDS = 10
 SPREAD = 0.1  # between seeds, from which each is listed

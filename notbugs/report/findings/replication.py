@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from notbugs.report.format import Estimate
 from notbugs.report.results import StudyResults
 from notbugs.runs.tables.replication import ReplicationRow
-from notbugs.study.catalog import trained_on
+from notbugs.study.catalog.models import trained_on
 
 PERTURBATIONS = ("clean", "half", "full")  # of epsilon
 

@@ -8,7 +8,7 @@ from notbugs.report.format import interval, minus, percent
 from notbugs.report.results import StudyResults
 from notbugs.review import answers
 from notbugs.runs.tables.review import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow
-from notbugs.study.catalog import DATASETS
+from notbugs.study.catalog.datasets import DATASETS
 
 NON_INFERIORITY_MARGIN = 0.1  # of accuracy: what people may lose on a version of the data that counts as recognizable
 

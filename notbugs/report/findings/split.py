@@ -8,7 +8,7 @@ from notbugs.report.findings.construction import split_problems
 from notbugs.report.findings.settings import where_settings_were_chosen
 from notbugs.report.format import Estimate, percent
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
-from notbugs.study.catalog import trained_on
+from notbugs.study.catalog.models import trained_on
 
 ROBUST, NONROBUST = trained_on("robust"), trained_on("nonrobust")
 QUESTION = "Is a classifier trained on D_R more robust than one trained on D_NR or on the original images?"

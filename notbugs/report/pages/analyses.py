@@ -11,7 +11,7 @@ from notbugs.report.results import CORRUPTIONS, StudyResults, in_order
 from notbugs.review import answers
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, CorruptionRow, FourierRow, NTKFeatureRow, SaliencyPictureRow
 from notbugs.runs.tables.review import ReviewAnswerRow
-from notbugs.study.catalog import ANALYZED_MODELS, trained_on
+from notbugs.study.catalog.models import ANALYZED_MODELS, trained_on
 
 SHOWN_MODELS = (*ANALYZED_MODELS, trained_on("robust-strong"))  # in charts: one color is left
 SEVERITIES = range(6)  # 0: clean

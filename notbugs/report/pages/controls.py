@@ -9,7 +9,8 @@ from notbugs.report.format import Estimate, percent
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import HALF, StudyResults, in_order
 from notbugs.runs.tables.transferability import ErrorConsistencyRow
-from notbugs.study.catalog import ARCHITECTURES, DATASETS, EPSILON_TEXTS, LEARNERS, MODELS, SETS, trained_on
+from notbugs.study.catalog.datasets import DATASETS, SETS
+from notbugs.study.catalog.models import ARCHITECTURES, EPSILON_TEXTS, LEARNERS, MODELS, trained_on
 from notbugs.study.comparisons import LEAKAGE_PROBES, PROBE_NAMES, TARGET_TITLES, TRANSFER_SOURCES, control_title
 
 OTHER_NETWORKS = ("reinit-1", *ARCHITECTURES)  # targets that differ from the source

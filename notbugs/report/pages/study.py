@@ -19,7 +19,8 @@ from notbugs.report.render import Charts, Context
 from notbugs.report.results import CLEAN, FULL, HALF, StudyResults, in_order
 from notbugs.runs.tables.row import cells
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
-from notbugs.study.catalog import DATASETS, MAIN_MODELS, MODELS, OWN_MODELS, PAPER_NAMES, SETS, trained_on
+from notbugs.study.catalog.datasets import DATASETS, PAPER_NAMES, SETS
+from notbugs.study.catalog.models import MAIN_MODELS, MODELS, OWN_MODELS, trained_on
 
 PICTURE_TITLES = {
     "original": "clean",

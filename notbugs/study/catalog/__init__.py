@@ -1,0 +1,1 @@
+"""Every data set and every model of a study, as data. Imports no torch."""
