@@ -1,7 +1,7 @@
 """Results of a study: the only reader of its tables. Means over seeds, differences, and their 95 % CIs. Imports no torch."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -40,6 +40,7 @@ from notbugs.runs.tables.transferability import (
     TransferRow,
 )
 from notbugs.stats import newcombe_difference, student_interval, wilson_interval
+from notbugs.study.catalog import in_order
 from notbugs.study.catalog.datasets import SETS
 from notbugs.study.catalog.models import ANALYZED_MODELS, MODELS, OWN_MODELS, TABLE_MODELS, trained_on
 from notbugs.study.comparisons import CONTROLS_OF, LEAKAGE_PROBES
@@ -59,12 +60,6 @@ class CurvePoint(NamedTuple):
     epsilon: float
     accuracy: Estimate
     attack: str
-
-
-def in_order(known: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Each name once: the known ones in their order, then the others."""
-    found, ordered = dict.fromkeys(names), [*known]
-    return [name for name in ordered if name in found] + [name for name in found if name not in set(ordered)]
 
 
 class StudyResults:

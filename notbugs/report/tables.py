@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from notbugs.report.aggregate import saliency_estimate
 from notbugs.report.findings.replication import FIGURE_3, PAPER_FIGURES, PERTURBATIONS, replication_rows
 from notbugs.report.format import Estimate, decimal, interval, minus, percent, plain
-from notbugs.report.results import CLEAN, CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults, in_order
+from notbugs.report.results import CLEAN, CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults
 from notbugs.report.seed_mean import Value, seed_mean
 from notbugs.review import answers
 from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyRow, SaliencyRow
 from notbugs.runs.tables.replication import ReplicationRow
 from notbugs.runs.tables.study import MetricRow
 from notbugs.stats import correlation
+from notbugs.study.catalog import in_order
 from notbugs.study.catalog.datasets import DATASETS, PAPER_NAMES
 from notbugs.study.catalog.models import ANALYZED_MODELS, MODELS, OWN_MODELS, TABLE_MODELS, trained_on
 from notbugs.study.comparisons import CONTROLS_OF, control_short

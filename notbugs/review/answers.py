@@ -31,6 +31,7 @@ from notbugs.review.files import (
 from notbugs.runs.folder import RunFolder, write_table
 from notbugs.runs.tables.review import ReviewAnswerRow, ReviewDifferenceRow, ReviewSummaryRow
 from notbugs.runs.tables.row import Row
+from notbugs.study.catalog import in_order
 from notbugs.study.catalog.datasets import SETS
 
 CANNOT_TELL = "cannot tell"
@@ -143,7 +144,7 @@ def summary(rows: Sequence[ReviewAnswerRow]) -> list[ReviewSummaryRow]:
     median. For the interval see `_interval`.
     """
     found = []
-    for name in _in_order(row.set for row in rows):
+    for name in in_order(SETS, (row.set for row in rows)):
         sample = [row for row in rows if row.set == name]
         accuracies, interval = by_reviewer(sample), _interval([sample])
         unsure = sum(row.answer == "" for row in sample)
@@ -168,7 +169,7 @@ def summary(rows: Sequence[ReviewAnswerRow]) -> list[ReviewSummaryRow]:
 
 def differences(rows: Sequence[ReviewAnswerRow], against: str = "original") -> list[ReviewDifferenceRow]:
     """One row per other set: its accuracy minus that on `against`, of the reviewers who saw both; in [-1, 1]."""
-    names = _in_order(row.set for row in rows)
+    names = in_order(SETS, (row.set for row in rows))
     reference = [row for row in rows if row.set == against]
     found = []
     for name in names:
@@ -208,12 +209,6 @@ def by_reviewer(rows: Iterable[ReviewAnswerRow]) -> dict[str, float]:
     for row in rows:
         correct.setdefault(row.reviewer, []).append(row.correct)
     return {reviewer: sum(flags) / len(flags) for reviewer, flags in correct.items()}
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    """Each name once: known sets in their order, then the others."""
-    found = dict.fromkeys(names)
-    return [name for name in SETS if name in found] + [name for name in found if name not in SETS]
 
 
 class _Interval(NamedTuple):
@@ -320,7 +315,7 @@ def misclassified_images(folder: Path, rows: Sequence[ReviewAnswerRow], most: in
     for row in rows:
         by_image.setdefault((row.set, row.file), []).append(row)
     pictures = _page_pictures(folder) if by_image else {}
-    found: dict[str, list[MisclassifiedImage]] = {name: [] for name in _in_order(name for name, _ in by_image)}
+    found: dict[str, list[MisclassifiedImage]] = {name: [] for name in in_order(SETS, (name for name, _ in by_image))}
     for (name, file), answers in by_image.items():
         if wrong := [row.answer or CANNOT_TELL for row in answers if not row.correct]:
             picture = pictures.get((name, file), "")

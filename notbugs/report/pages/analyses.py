@@ -7,10 +7,11 @@ from itertools import pairwise
 from notbugs.report import render, tables
 from notbugs.report.format import Estimate, interval, percent
 from notbugs.report.render import Charts, Context
-from notbugs.report.results import CORRUPTIONS, StudyResults, in_order
+from notbugs.report.results import CORRUPTIONS, StudyResults
 from notbugs.review import answers
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, CorruptionRow, FourierRow, NTKFeatureRow, SaliencyPictureRow
 from notbugs.runs.tables.review import ReviewAnswerRow
+from notbugs.study.catalog import in_order
 from notbugs.study.catalog.models import ANALYZED_MODELS, trained_on
 
 SHOWN_MODELS = (*ANALYZED_MODELS, trained_on("robust-strong"))  # in charts: one color is left

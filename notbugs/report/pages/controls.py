@@ -7,8 +7,9 @@ from notbugs.report import render
 from notbugs.report.aggregate import ErrorConsistency
 from notbugs.report.format import Estimate, percent
 from notbugs.report.render import Charts, Context
-from notbugs.report.results import HALF, StudyResults, in_order
+from notbugs.report.results import HALF, StudyResults
 from notbugs.runs.tables.transferability import ErrorConsistencyRow
+from notbugs.study.catalog import in_order
 from notbugs.study.catalog.datasets import DATASETS, SETS
 from notbugs.study.catalog.models import ARCHITECTURES, EPSILON_TEXTS, LEARNERS, MODELS, trained_on
 from notbugs.study.comparisons import LEAKAGE_PROBES, PROBE_NAMES, TARGET_TITLES, TRANSFER_SOURCES, control_title

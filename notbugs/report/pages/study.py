@@ -16,9 +16,10 @@ from notbugs.report.format import Estimate, percent, plain
 from notbugs.report.next_steps import next_steps
 from notbugs.report.pages import analyses, controls
 from notbugs.report.render import Charts, Context
-from notbugs.report.results import CLEAN, FULL, HALF, StudyResults, in_order
+from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.runs.tables.row import cells
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
+from notbugs.study.catalog import in_order
 from notbugs.study.catalog.datasets import DATASETS, PAPER_NAMES, SETS
 from notbugs.study.catalog.models import MAIN_MODELS, MODELS, OWN_MODELS, trained_on
 
