@@ -1,15 +1,16 @@
 """Classifiers: train one, attack one."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 
 from torch import nn
 
 from notbugs import inline, metrics, models
-from notbugs.api.inputs import LabeledData, by_name, classifier, evaluated_part
+from notbugs.api.inputs import LabeledData, by_name, check_numbers, check_whole, classifier, evaluated_part, with_gradients
 from notbugs.errors import InputError
 from notbugs.metrics import Accuracy
 from notbugs.search import NormBall, SpatialTransforms
@@ -21,6 +22,7 @@ from notbugs.study.single import SingleTraining, resumable, save_single, train_s
 from notbugs.train import Epoch
 
 
+@with_gradients
 def train(
     dataset: LabeledData,
     *,
@@ -103,6 +105,11 @@ def train(
     >>> model.notes[0]
     'early stopping: 10 of 100 training images are set aside for validation, about 10 % of each class, with seed 0'
     """
+    check_numbers(epsilon=epsilon, learning_rate=learning_rate, weight_decay=weight_decay)
+    check_whole(epochs=epochs, batch_size=batch_size, width=width, seed=seed)
+    if network is not None and not isinstance(network, str):
+        remedy = "train a network of your own by notbugs.train.fit(network, dataset)"
+        raise InputError("network", "must be the name of an architecture", type(network).__name__, remedy)
     training = SingleTraining(loss, optimizer, stop_early)
     training.check()
     if out is not None and Path(out).suffix != ".safetensors":
@@ -174,9 +181,10 @@ class Attacked:
         return inline.table(["threat model", "accuracy", "95 % CI", "correct", "attack"], self._cells())
 
 
-Threats = str | NormBall | Sequence[str | NormBall]
+Threats = str | float | NormBall | SpatialTransforms | Sequence[str | float | NormBall | SpatialTransforms]
 
 
+@with_gradients
 def attack(
     model: nn.Module | str | PathLike[str],
     dataset: LabeledData,
@@ -194,8 +202,9 @@ def attack(
         Images (N, C, H, W) in [0, 1] to logits (N, K); or a file or name as `notbugs attack` takes it.
     dataset : str, path, Splits or Dataset
         Its test part; of a Dataset all images.
-    threats : str, NormBall, or several of them, optional
-        "l2:0.5", "linf:8/255", "l1:10", "l0:1". Default: an L2 epsilon that suits the images, and half of it.
+    threats : str, float, NormBall, or several of them, optional
+        "l2:0.5", "linf:8/255", "l1:10", "l0:1"; a number is an L2 epsilon. Default: an L2 epsilon that suits the images, and
+        half of it.
     budget : {"quick", "standard", "thorough"}
         As the documentation, "Attacks", defines them.
     images : int, optional
@@ -222,6 +231,7 @@ def attack(
     >>> [(row.norm, row.epsilon, row.n) for row in found]
     [('l2', 0.0, 4), ('l2', 0.25, 4), ('linf', 0.1, 4)]
     """
+    check_whole(images=images)
     part = evaluated_part(dataset, images)
     balls = _balls(threats, dataset)
     network = classifier(model, part, device)
@@ -233,13 +243,22 @@ def attack(
     return Attacked(tuple(found))
 
 
+def _threat_model(given: object) -> NormBall | SpatialTransforms:
+    """A threat model as it was given: a number is an L2 epsilon, as on the command line."""
+    if isinstance(given, NormBall | SpatialTransforms):
+        return given
+    if isinstance(given, str) or (isinstance(given, Real) and not isinstance(given, bool)):
+        return parse_threat_model(str(given))
+    raise InputError("threats", "must be l2:0.5, a number, a NormBall, or several of them", type(given).__name__)
+
+
 def _balls(threats: Threats | None, dataset: LabeledData) -> list[NormBall]:
     """The threat models. Raises InputError for rotations, and for none."""
     if threats is None:
         epsilon = default_epsilon(evaluated_part(dataset), "l2").value
         return [NormBall("l2", epsilon / 2), NormBall("l2", epsilon)]
-    given = [threats] if isinstance(threats, str | NormBall) else list(threats)
-    balls = [each if isinstance(each, NormBall) else parse_threat_model(each) for each in given]
+    given = list(threats) if isinstance(threats, Iterable) and not isinstance(threats, str) else [threats]
+    balls = [_threat_model(each) for each in given]
     if not balls:
         raise InputError("threats", "must be one or more", "none", "pass l2:0.5, or leave it out")
     found = [ball for ball in balls if not isinstance(ball, SpatialTransforms)]

@@ -4,11 +4,21 @@ import warnings
 from collections.abc import Callable
 from os import PathLike, fspath
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from notbugs import construct, metrics, models
-from notbugs.api.inputs import LabeledData, clean_images, training_part
+from notbugs.api.inputs import (
+    Classifier,
+    LabeledData,
+    check_numbers,
+    check_whole,
+    classifier,
+    clean_images,
+    training_part,
+    with_gradients,
+)
 from notbugs.construct import Constructed
 from notbugs.data import Dataset
 from notbugs.errors import InputError, NotbugsWarning
@@ -20,13 +30,14 @@ from notbugs.study.resolve import default_invert_steps
 TARGETS = ("random", "next")
 
 
+@with_gradients
 def make_robust(
-    model: nn.Module,
+    model: Classifier,
     dataset: LabeledData,
     *,
     steps: int | None = None,
     versions: int = 1,
-    standard: nn.Module | None = None,
+    standard: Classifier | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -37,7 +48,7 @@ def make_robust(
 
     Parameters
     ----------
-    model : Module
+    model : Module, str or path
         A robust classifier: `train(..., loss="adversarial")`.
     dataset : str, path, Splits or Dataset
         Its training part. Where it has a test part, the clean accuracy of `model` is measured on that.
@@ -46,7 +57,7 @@ def make_robust(
         "planted".
     versions : int
         Versions of each image.
-    standard : Module, optional
+    standard : Module, str or path, optional
         A standard classifier, whose clean accuracy is compared with that of `model`.
     seed : int
         Of the images from which the inversion starts.
@@ -75,15 +86,18 @@ def make_robust(
     >>> len(made.dataset), made.stats.steps
     (300, 2)
     """
+    check_whole(steps=steps, versions=versions, seed=seed)
     part = training_part(dataset)
-    model = _with_features(model, part)
-    _warn_of_weak_source(model, standard, clean_images(dataset), device)
+    network = _with_features(classifier(model, part, device), part, device)
+    compared = None if standard is None else classifier(standard, part, device, "standard")
+    _warn_of_weak_source(network, compared, clean_images(dataset), device)
     steps = _invert_steps(steps, dataset, part)
-    return construct.invert_features(model, part, steps=steps, versions=versions, seed=seed, device=device, progress=progress)
+    return construct.invert_features(network, part, steps=steps, versions=versions, seed=seed, device=device, progress=progress)
 
 
+@with_gradients
 def make_nonrobust(
-    model: nn.Module,
+    model: Classifier,
     dataset: LabeledData,
     *,
     steps: int | None = None,
@@ -96,7 +110,7 @@ def make_nonrobust(
 
     Parameters
     ----------
-    model : Module
+    model : Module, str or path
         A classifier of standard training: `train(...)`.
     dataset, steps, versions, seed, device, progress : optional
         As for `make_robust`.
@@ -113,15 +127,17 @@ def make_nonrobust(
     >>> notbugs.make_nonrobust(standard, digits, steps=2).dataset.labels.equal(digits.train.labels)
     True
     """
+    check_whole(steps=steps, versions=versions, seed=seed)
     part = training_part(dataset)
-    network, steps = _with_features(model, part), _invert_steps(steps, dataset, part)
+    network, steps = _with_features(classifier(model, part, device), part, device), _invert_steps(steps, dataset, part)
     return construct.invert_features(network, part, steps=steps, versions=versions, seed=seed, device=device, progress=progress)
 
 
+@with_gradients
 def relabel(
-    model: nn.Module,
+    model: Classifier,
     dataset: LabeledData,
-    targets: str | Tensor = "random",
+    targets: str | Tensor | np.ndarray = "random",
     *,
     epsilon: float,
     norm: str = "l2",
@@ -137,11 +153,11 @@ def relabel(
 
     Parameters
     ----------
-    model : Module
+    model : Module, str or path
         Whose non-robust features become the labels'.
     dataset : str, path, Splits or Dataset
         Its training part.
-    targets : {"random", "next"} or Tensor, int64 (N,)
+    targets : {"random", "next"}, or Tensor or array of whole numbers, (N,)
         random: a random wrong class each (D_rand); next: the class after the true one (D_det).
     epsilon : float
         Largest perturbation, for pixels in [0, 1].
@@ -173,10 +189,12 @@ def relabel(
     >>> bool((made.dataset.labels == (digits.train.labels + 1) % 10).all()), made.stats.max_l2 <= 1
     (True, True)
     """
+    check_numbers(epsilon=epsilon)
+    check_whole(steps=steps, seed=seed)
     part = training_part(dataset)
     labels = _targets(targets, part.labels, len(part.classes), seed)
     threat_model = NormBall(norm, epsilon)
-    network = _with_features(model, part)
+    network = _with_features(classifier(model, part, device), part, device)
     return construct.relabel(network, part, labels, threat_model=threat_model, steps=steps, device=device, progress=progress)
 
 
@@ -185,17 +203,16 @@ def _invert_steps(steps: int | None, dataset: LabeledData, part: Dataset) -> int
     return default_invert_steps(named, part.shape) if steps is None else steps
 
 
-def _with_features(model: nn.Module, part: Dataset) -> models.Model:
+def _with_features(model: nn.Module, part: Dataset, device: str) -> models.Model:
     """A network of any kind, in evaluation mode: the input of its last layer are its features."""
-    return models.with_features(model.eval(), part.pixels(slice(0, 2)).to(_device_of(model)))[0]
+    return models.with_features(model, part.pixels(slice(0, 2)).to(device))[0]
 
 
-def _device_of(model: nn.Module) -> torch.device:
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-def _targets(targets: str | Tensor, labels: Tensor, classes: int, seed: int) -> Tensor:
-    if isinstance(targets, Tensor):
+def _targets(targets: str | Tensor | np.ndarray, labels: Tensor, classes: int, seed: int) -> Tensor:
+    if not isinstance(targets, str):
+        targets = torch.as_tensor(targets)
+        if targets.is_floating_point():
+            raise InputError("targets", "must be whole numbers", str(targets.dtype))
         if targets.shape != labels.shape or not bool(((targets >= 0) & (targets < classes)).all()):
             got = f"{tuple(targets.shape)}, from {int(targets.min())} to {int(targets.max())}" if targets.numel() else "none"
             raise InputError("targets", f"must be {len(labels)} labels from 0 to {classes - 1}", got)
@@ -210,4 +227,4 @@ def _warn_of_weak_source(model: nn.Module, standard: nn.Module | None, part: Dat
     compared = None if standard is None else metrics.clean_accuracy(standard, part, device=device).accuracy
     chance = part.labels.bincount().max().item() / len(part)
     if warning := weak_source_warning(found.accuracy, found.ci_low, chance, compared):
-        warnings.warn(warning, NotbugsWarning, stacklevel=3)
+        warnings.warn(warning, NotbugsWarning, stacklevel=4)  # the caller of the decorated function

@@ -1,27 +1,65 @@
 """What the functions take: data sets by name or in memory, classifiers by name or in memory."""
 
+import copy
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from numbers import Integral, Real
 from os import PathLike, fspath
-from typing import Unpack
+from typing import ParamSpec, TypeVar, Unpack
 
+import torch
 from torch import nn
 
-from notbugs import data
+from notbugs import data, models
 from notbugs.data import DataConfig, Dataset, Splits
 from notbugs.data.loaded import kept
 from notbugs.data.parts import NO_TEST_PART
 from notbugs.data_config import DataOptions
-from notbugs.errors import InputError, NotbugsWarning
+from notbugs.errors import InputError, NotbugsWarning, one_line
 from notbugs.study.given import load_fitting
 
 LabeledData = str | PathLike[str] | Splits | Dataset
+Classifier = nn.Module | str | PathLike[str]
+P = ParamSpec("P")
+R = TypeVar("R")
 SOURCE_IMAGES = 1000  # at most, on which a source model is measured
 _numbers = itertools.count(1)
 
 
+def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, which computes gradients also where its caller has turned them off: torch.no_grad, torch.inference_mode."""
+
+    @wraps(function)
+    def called(*args: P.args, **options: P.kwargs) -> R:
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*args, **options)
+
+    return called
+
+
+def check_numbers(**given: object) -> None:
+    """Raises InputError for a value that is no number; None is a default."""
+    for name, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise InputError(name, "must be a number", _typed(value))
+
+
+def check_whole(**given: object) -> None:
+    """Raises InputError for a value that is no whole number; None is a default."""
+    for name, value in given.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise InputError(name, "must be a whole number", _typed(value))
+
+
+def _typed(value: object) -> str:
+    """A value with its type, in one short line."""
+    return f"{one_line(repr(value))[:40]}, a {type(value).__name__}"
+
+
+@with_gradients
 def load_dataset(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpack[DataOptions]) -> Splits:
     """Load labeled images, training and test part: `data.load`, whose documentation has every form.
 
@@ -57,11 +95,12 @@ def load_dataset(dataset: str | PathLike[str], *, seed: int = 0, **options: Unpa
     >>> len(digits.train), digits.train.shape, digits.train.classes[:3]
     (100, (1, 8, 8), ('0', '1', '2'))
     """
-    splits = data.load(dataset, seed=seed, **options)
+    check_whole(seed=seed, limit=options.get("limit"), resize=options.get("resize"))
+    splits = data.load(_path(dataset), seed=seed, **options)
     for note in splits.notes:
         if note.startswith(NO_TEST_PART):
             said = note.replace("--test .", 'test="."')
-            warnings.warn(f"{fspath(dataset)}: {said}", NotbugsWarning, stacklevel=2)
+            warnings.warn(f"{fspath(dataset)}: {said}", NotbugsWarning, stacklevel=3)  # the caller of the decorated function
     return splits
 
 
@@ -73,6 +112,8 @@ def by_name(dataset: LabeledData) -> Iterator[tuple[str, Splits]]:
             config = DataConfig(fspath(dataset))
             yield config.dataset, data.load_dataset(config)
             return
+        if not isinstance(dataset, Splits | Dataset):
+            _path(dataset)
         splits = dataset if isinstance(dataset, Splits) else Splits(dataset, dataset.select([]), "folder")
         name = f"data set {next(_numbers)} in memory"
         yield name, kept(DataConfig(name), 0, lambda config, seed: splits)
@@ -105,11 +146,44 @@ def evaluated_part(dataset: LabeledData, images: int | None = None) -> Dataset:
 
 
 def _splits(dataset: str | PathLike[str] | Splits) -> Splits:
-    return dataset if isinstance(dataset, Splits) else data.load(dataset)
+    return dataset if isinstance(dataset, Splits) else data.load(_path(dataset))
 
 
-def classifier(model: nn.Module | str | PathLike[str], part: Dataset, device: str) -> nn.Module:
-    """A classifier in evaluation mode, on its device. Raises InputError for one that does not fit the images."""
-    if isinstance(model, nn.Module):
+def _path(dataset: object) -> str:
+    """Raises InputError for anything but a name or a path."""
+    if not isinstance(dataset, str | PathLike):
+        rule = "must be a name, a path, Splits or a Dataset"
+        remedy = "make a Dataset: data.Dataset.from_numpy(images, labels), or .from_torch of a torch data set"
+        raise InputError("dataset", rule, type(dataset).__name__, remedy)
+    return fspath(dataset)
+
+
+def classifier(model: Classifier, part: Dataset, device: str, parameter: str = "model") -> nn.Module:
+    """A classifier in evaluation mode, on its device, adapted to the images as one by name is; a network itself stays as it is.
+
+    parameter: that has it, for errors and warnings.
+
+    Raises
+    ------
+    InputError
+        If it is neither a network nor a name, or does not fit the images.
+    """
+    if isinstance(model, models.black_box.BlackBox):
         return model.eval().to(device)
-    return load_fitting(fspath(model), part, dataset="the data set", device=device).model
+    if isinstance(model, str | PathLike):
+        return load_fitting(fspath(model), part, dataset="the data set", device=device).model
+    if not isinstance(model, nn.Module):
+        got, remedy = type(model).__name__, "of a function of images make models.black_box.BlackBox"
+        raise InputError(parameter, "must be a torch.nn.Module, or the name of a classifier", got, remedy)
+    adapted = models.adapt.adapt(_copied(model), part, parameter)
+    for note in adapted.notes:
+        warnings.warn(f"{parameter}: {note}", NotbugsWarning, stacklevel=4)  # the caller of the decorated function
+    return adapted.network.to(device)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """A copy on the CPU, whose mode and device may be changed; the model itself if it cannot be copied."""
+    try:
+        return copy.deepcopy(model).cpu()
+    except Exception:  # locks, open files: a user's network may hold anything
+        return model

@@ -14,6 +14,7 @@ from tempfile import mkdtemp
 from typing import NamedTuple, Unpack
 
 from notbugs import files, inline, report
+from notbugs.api.inputs import with_gradients
 from notbugs.audit import AuditConfig
 from notbugs.audit import run as run_audit
 from notbugs.data import DataConfig
@@ -170,6 +171,7 @@ def _run(out: str | PathLike[str] | None, make: Callable[[Path, str], RunFolder]
     return run
 
 
+@with_gradients
 def audit(
     model: str | PathLike[str],
     dataset: str | PathLike[str],
@@ -236,6 +238,7 @@ def audit(
     )
 
 
+@with_gradients
 def score_files(
     dataset: str | PathLike[str],
     *,
@@ -315,6 +318,7 @@ def score_files(
     )
 
 
+@with_gradients
 def study(
     dataset: str | PathLike[str],
     *,

@@ -116,7 +116,7 @@ def run(
         record.update_metadata(**metadata, fingerprint=hashed, digests=digests, mask=mask, target_digest=targets)
         write_table(data.file_rows(data.load_dataset(config.data)), folder / "tables" / "data_files.csv")
         rows = _first_rows(record, part, config.device, time_limit)
-        datacheck.check_stage(record, None, test_part(all_classes(config))[0])
+        datacheck.check_stage(record, None, test_part(all_classes(config))[0], chosen=config.images is not None)
         report_order(config, config.model, *config.others)
         stages = _stages(config, folder, rows, draws, engine, checks_first=time_limit is not None)
         if on_plan and (planned := _plan(config, record, stages, draws, engine.at_once() if engine else workers)):

@@ -147,7 +147,8 @@ def _checked(value: object, key: str, path: Path, parameter: Named) -> object:
         raise InputError("--config", f"{path}: {key} must be one value", f"a list of {len(value)}")
     is_flag = bool(getattr(parameter, "is_flag", False))
     if any(isinstance(one, bool) is not is_flag for one in each):
-        raise InputError("--config", f"{path}: {key} must be {'true or false' if is_flag else 'text or a number'}", str(value))
+        got = f"the text {value!r}" if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+        raise InputError("--config", f"{path}: {key} must be {'true or false' if is_flag else 'text or a number'}", got)
     if any("\0" in str(one) for one in each):
         raise InputError("--config", f"{path}: {key} must have no null character", value)
     return value if is_flag else [str(one) for one in each] if several else str(value)

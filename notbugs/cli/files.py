@@ -129,8 +129,6 @@ def split_files(config: "FilesConfig", out: Path, how: How, listed: Path | None,
     if listed is None:
         _files(config, out, how, top)
     elif top is None:
-        if config.subset_regression:
-            raise InputError("--subset-regression", "ranks files: it needs --by-file", config.subset_regression)
         subsets = files.split_by_list(config, listed, out)
         print_notes()
         _print_subsets(subsets)

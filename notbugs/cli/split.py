@@ -3,6 +3,8 @@
 import sys
 from typing import TYPE_CHECKING
 
+import typer
+
 from notbugs.cli.console import How, study_config
 from notbugs.cli.dry_run import DryRun, print_plan
 from notbugs.cli.files import files_config, split_files
@@ -44,11 +46,17 @@ if TYPE_CHECKING:
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
 
+OF_SCORES = ("top", "folds", "repeats", "subset_regression", "pictures")
+OF_TRAININGS = (
+    *("norm", "epsilon", "network", "pretrained", "head_only", "layer", "width", "epochs", "flip"),
+    *("device", "workers", "executor"),
+)
 ATTACKED_IMAGES = 100  # test images at most on which `split` attacks the models that it constructs with
 
 
 @with_data_options
 def split(
+    context: typer.Context,
     dataset: DatasetArgument,
     out: Out,
     norm: Norm = "l2",
@@ -92,6 +100,7 @@ def split(
     Either copies the files as they are, in their original size and format.
     """
     config, how = study_config({**locals(), **data_options, "seeds": 1}), How(workers, executor, device)
+    _refuse_unused(context, by_file=by_file, listed=files is not None)
     if by_file or files:
         option = "--by-file" if by_file else "--files"
         if versions != 1:
@@ -102,8 +111,6 @@ def split(
                 raise InputError(name, f"cannot be used with {option}", value)
         split_files(files_config(config, folds, repeats, subset_regression, pictures), out, how, files, top if by_file else None)
         return
-    if subset_regression:
-        raise InputError("--subset-regression", "ranks files: it needs --by-file", subset_regression)
     from notbugs.runs.tables.study import SetRow
     from notbugs.study.store import dataset_path
 
@@ -119,6 +126,19 @@ def split(
         path = dataset_path(config, out, seed, name)
         say(f"{name:13}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
     _print_next(config, record)
+
+
+def _refuse_unused(context: typer.Context, *, by_file: bool, listed: bool) -> None:
+    """Raises InputError for an option of the command line that has no effect here; one in --config may be meant for others."""
+    unused, reason = tuple[str, ...](), ""
+    if listed and not by_file:
+        unused, reason = (*OF_SCORES, *OF_TRAININGS), "has no effect with --files, where nothing is trained"
+    elif not by_file:
+        unused, reason = OF_SCORES, "ranks files: it needs --by-file"
+    for name in unused:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise InputError("--" + name.replace("_", "-"), reason, context.params.get(name))
 
 
 def _print_next(config: "StudyConfig", record: "RunFolder") -> None:

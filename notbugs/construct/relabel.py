@@ -6,11 +6,15 @@ import torch
 from torch import Tensor
 
 from notbugs import precision, search
+from notbugs.attacks.validation import Inverse, composed, inverse_of
 from notbugs.construct.base import Constructed, ConstructionStats, Progress, norms_of, summarized
 from notbugs.data import Dataset, Rows, map_to_images, to_8bit
+from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
 from notbugs.search import NormBall, objectives
+
+KIND_IMAGES = 32  # whose outputs tell logits from probabilities
 
 
 def relabel(
@@ -83,7 +87,10 @@ def relabel(
         frozen_copy(each, device) if compile else fuse_batchnorm(each, sample, device) for each in (model, *keep_label_on)
     ]
     exact, *exact_others = prepared
-    fast, *fast_others = (precision.fast_forward(each, device, bf16=bf16, compile=compile) for each in prepared)
+    told = dataset.pixels(evenly_spaced(min(KIND_IMAGES, len(dataset)), len(dataset))).to(device)
+    fast, *fast_others = (
+        composed(_inverse_of(each, told), precision.fast_forward(each, device, bf16=bf16, compile=compile)) for each in prepared
+    )
     rule = search.cosine_steps(threat_model, 2 * threat_model.epsilon, end=0.01)
 
     def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
@@ -190,3 +197,9 @@ def next_labels(labels: Tensor, classes: int) -> Tensor:
     [1, 2, 0]
     """
     return (labels + 1) % classes
+
+
+def _inverse_of(model: Model, images: Tensor) -> Inverse | None:
+    """What makes logits of the model's outputs, if these are probabilities: the loss of a target has hardly a gradient then."""
+    with torch.no_grad():
+        return inverse_of(objectives.logits(model, images))

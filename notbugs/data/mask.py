@@ -37,6 +37,7 @@ def read_mask(path: StrPath, shape: Sequence[int]) -> Mask:
     if unknown := sorted(set(np.unique(values).tolist()) - {0, 1}):
         shown = ", ".join(f"{255 * value:.0f} of 255" if path.suffix != ".npy" else f"{value:g}" for value in unknown[:3])
         remedy = "save it without lossy compression, as .png" if path.suffix != ".npy" else ""
+        remedy = "make what may change white, 255 of 255" if path.suffix == ".png" else remedy
         raise InputError("--mask", RULE, f"{path}, with values like {shown}", remedy)
     free = torch.from_numpy(values.astype(bool))
     if len(free) > 1 and bool((free == free[:1]).all()):
@@ -77,6 +78,10 @@ def _array(path: Path, shape: Sequence[int]) -> np.ndarray:
     channels, height, width = shape
     first = values.shape[1:] == (height, width) and values.shape[0] in (1, channels)
     last = values.shape[:2] == (height, width) and values.shape[2] in (1, channels)
+    if not first and not last:
+        counts = "1" if channels == 1 else f"1 or {channels}"
+        rule = f"must have the shape ({height}, {width}), or with {counts} channel{'' if channels == 1 else 's'} first or last"
+        raise InputError("--mask", rule, f"{path}: {values.shape}")
     if first and last and not np.array_equal(values, values.transpose(2, 0, 1)):
         raise InputError("--mask", "must have channels first or last, not both", f"{path}: {values.shape}", "save it as (H, W)")
     return values.transpose(2, 0, 1) if last and not first else values

@@ -24,7 +24,15 @@ class DataCheck(NamedTuple):
     files: list[DataCheckFileRow]
 
 
-def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirroring: bool = True, flips: bool = False) -> DataCheck:
+def check_data(
+    train: Dataset | None,
+    test: Dataset,
+    *,
+    folds: int = 3,
+    mirroring: bool = True,
+    flips: bool = False,
+    chosen: bool = False,
+) -> DataCheck:
     """Check a data set before anything is trained on it.
 
     Parameters
@@ -38,6 +46,8 @@ def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirrorin
         Whether to measure if mirroring is safe, which takes seconds. Needs a training part of a few images of each class.
     flips : bool
         Whether training is going to mirror images: then it is serious if that is not safe.
+    chosen : bool
+        Whether `test` are only some images of the test part, as asked for: then its counts say nothing of the data set.
 
     Returns
     -------
@@ -71,7 +81,7 @@ def check_data(train: Dataset | None, test: Dataset, *, folds: int = 3, mirrorin
     findings = [
         *(mirroring_findings(found, flips=flips) if found else ()),
         *(_finding(problem, images) for problem in of_images),
-        *class_findings(train, test, folds),
+        *class_findings(train, test, folds, chosen=chosen),
     ]
     files = [row for problem in of_images for row in _files(problem, images)]
     return DataCheck(_summary(train, test, images, found), sorted(findings, key=lambda row: not row.serious), files)

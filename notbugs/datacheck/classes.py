@@ -11,13 +11,18 @@ from notbugs.runs.tables.data_check import DataCheckRow
 FEW_TEST_IMAGES = 10  # of a class
 UNEVEN, VERY_UNEVEN = 3, 10  # largest / smallest class
 EXAMPLES = 3
+MORE_IMAGES = "Add images to these classes, merge classes or remove them."
 MIRRORING = "mirroring changes the class"
 
 
-def class_findings(train: Dataset | None, test: Dataset, folds: int) -> list[DataCheckRow]:
-    """Findings on the number of images of each class."""
+def class_findings(train: Dataset | None, test: Dataset, folds: int, *, chosen: bool = False) -> list[DataCheckRow]:
+    """Findings on the number of images of each class; chosen: `test` are only some images of the test part, as asked for."""
     names = test.classes
     in_test = test.labels.bincount(minlength=len(names)).numpy()
+    if chosen:
+        meaning, remedy = "Nothing is measured on these classes: these images were not chosen.", "Attack more images: --images."
+        name = "classes without attacked images"
+        return [_class_finding(name, in_test == 0, names, meaning, remedy, serious=False)] if (in_test == 0).any() else []
     in_train = train.labels.bincount(minlength=len(names)).numpy() if train else in_test
     findings = []
     if train and (in_train < folds).any():
@@ -34,9 +39,10 @@ def class_findings(train: Dataset | None, test: Dataset, folds: int) -> list[Dat
     return findings + _imbalance(in_train, in_test, names)
 
 
-def _class_finding(problem: str, which: np.ndarray, names: Sequence[str], meaning: str, *, serious: bool = True) -> DataCheckRow:
+def _class_finding(
+    problem: str, which: np.ndarray, names: Sequence[str], meaning: str, remedy: str = MORE_IMAGES, *, serious: bool = True
+) -> DataCheckRow:
     found = [name for name, chosen in zip(names, which, strict=True) if chosen]
-    remedy = "Add images to these classes, merge classes or remove them."
     return DataCheckRow(
         problem=problem,
         serious=serious,

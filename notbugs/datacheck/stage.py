@@ -19,6 +19,7 @@ def check_stage(
     folds: int = 3,
     mirroring: bool = False,
     flips: bool = False,
+    chosen: bool = False,
 ) -> Sequence[DataCheckRow]:
     """The findings of a run's data check, which is done and recorded if it is not yet.
 
@@ -26,7 +27,7 @@ def check_stage(
     ----------
     record : RunFolder
         Open for writing.
-    train, test, folds, mirroring, flips
+    train, test, folds, mirroring, flips, chosen
         As for `check_data`.
 
     Returns
@@ -35,6 +36,6 @@ def check_stage(
     """
     if not record.done(STAGE):
         began = time.perf_counter()
-        check = check_data(train, test, folds=folds, mirroring=mirroring, flips=flips)
+        check = check_data(train, test, folds=folds, mirroring=mirroring, flips=flips, chosen=chosen)
         record.record_stage(STAGE, time.perf_counter() - began, [check.summary, *check.findings, *check.files])
     return record.rows(DataCheckRow)

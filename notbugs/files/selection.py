@@ -1,6 +1,7 @@
 """A list of files, one name per line, as the report exports it; and the two data sets that it makes of one."""
 
 import json
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from notbugs import data
 from notbugs.atomic import StrPath
 from notbugs.data import Dataset, markdown
 from notbugs.data_config import check_outside
-from notbugs.errors import InputError
+from notbugs.errors import InputError, printable
 from notbugs.files.config import FilesConfig, load_splits
 from notbugs.files.run import Subset, write_subset
 
@@ -21,7 +22,8 @@ def read_list(path: Path) -> list[str]:
     Parameters
     ----------
     path : str or path
-        UTF-8, one name per line, empty lines do not count. A line in double quotes is a JSON string: for names with line breaks,
+        UTF-8, or UTF-16 with its mark; one name per line, empty lines do not count. A line in double quotes is a JSON string: for
+        names with line breaks,
         and for those that begin or end with a space or a quote.
 
     Returns
@@ -34,7 +36,9 @@ def read_list(path: Path) -> list[str]:
         If it cannot be read, or holds no name.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         names = [json.loads(line) if line.startswith('"') else line for line in (line.strip() for line in lines) if line]
     except (OSError, ValueError) as error:
         raise InputError("--files", "must be a text file with one name per line", f"{path} ({error})") from None
@@ -43,8 +47,10 @@ def read_list(path: Path) -> list[str]:
     return names
 
 
-def find_files(dataset: Dataset, names: Sequence[str]) -> list[int]:
+def find_files(dataset: Dataset, names: Sequence[str], test: Dataset | None = None) -> list[int]:
     """Indices of the files with these names, ascending; all of them where several files have one name.
+
+    test: of the same data set; an error says of a name that is found there that it is.
 
     Raises
     ------
@@ -62,7 +68,10 @@ def find_files(dataset: Dataset, names: Sequence[str]) -> list[int]:
         found.setdefault(_as_written(name), []).append(index)
     if missing := [name for name in names if name not in found]:
         shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
-        raise InputError("--files", "must name training files of the data set", shown, "take the names of tables/files.csv")
+        tested = {_as_written(name) for name in test.names} & {*missing} if test else set[str]()
+        shown += f", of which {len(tested):,} in the test part" if tested else ""
+        remedy = f"take names as in tables/files.csv, {printable(next(iter(found)))} for one" if found else ""
+        raise InputError("--files", "must name training files of the data set", shown, remedy)
     return sorted({index for name in names for index in found[name]})
 
 
@@ -96,7 +105,7 @@ def split_by_list(config: FilesConfig, path: StrPath, folder: StrPath) -> list[S
     path, folder = Path(path), Path(folder)
     check_outside(config.data, folder)
     splits = load_splits(config)
-    listed = find_files(splits.train, read_list(path))
+    listed = find_files(splits.train, read_list(path), splits.test)
     data.check_unused(folder)
     other = sorted({*range(len(splits.train))} - {*listed})
     parts = [(name, indices) for name, indices in (("listed", listed), ("other", other)) if indices]

@@ -56,7 +56,8 @@ class Mask:
     def fit(self, shape: torch.Size) -> None:
         """Raises InputError unless it is of the size of images of this shape, (N, C, H, W)."""
         if self.free.shape[1:] != shape[2:] or len(self.free) not in (1, shape[1]):
-            rule = f"must have the size of the images, {shape[3]}x{shape[2]} pixels, and 1 or {shape[1]} channels"
+            channels = "1 channel" if shape[1] == 1 else f"1 or {shape[1]} channels"
+            rule = f"must have the size of the images, {shape[3]}x{shape[2]} pixels, and {channels}"
             got = f"{self.free.shape[2]}x{self.free.shape[1]}, {len(self.free)} channels"
             raise InputError("mask", rule, got)
 

@@ -109,6 +109,7 @@ def _iterates(
     """Each iterate, the start included, with the outputs of its forward pass; the last one has had none."""
     if steps < 0:
         raise InputError("steps", "must be 0 or more", steps)
+    refuse_inference_mode()
     if isinstance(threat_model, NormBall):
         threat_model.fit(images.shape)
     images = images.detach()
@@ -121,6 +122,14 @@ def _iterates(
             update, state = rule(StepState(step, steps, iterate, values, gradient), state)
             iterate = threat_model.project(iterate + update, images)
     yield iterate, None
+
+
+def refuse_inference_mode() -> None:
+    """Raises InputError within torch.inference_mode: PyTorch computes no gradients there, whatever torch.enable_grad says."""
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            "torch.inference_mode", "must be off where gradients are computed", "on", "call this outside of its block"
+        )
 
 
 def gradients(function: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,6 +147,7 @@ def gradients(function: Callable[[Tensor], Tensor], images: Tensor) -> tuple[Ten
         Values (N, M) and gradients (M, N, C, H, W), from one forward and M backward passes; from M of each for a model whose
         graph lasts for one backward pass, as that of `torch.compile` may.
     """
+    refuse_inference_mode()
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         columns = function(images).unbind(1)

@@ -16,6 +16,7 @@ from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import head_name, memory_format
 from notbugs.runs import ranks
+from notbugs.search import refuse_inference_mode
 from notbugs.train import parallel
 from notbugs.train.augment import Augment
 from notbugs.train.checks import check_functions, check_numbers, check_optimizer, factor_of, loss_and_logits
@@ -119,7 +120,7 @@ def fit(
     InputError
         For numbers that are too small or not finite; no images; a loss, optimizer or schedule of torch in place of a function; an
         optimizer that needs a closure; `patience` with `schedule` or `stopping`; `stopping` with several processes or other
-        classes; and where the loss is no longer finite.
+        classes; within torch.inference_mode; and where the loss is no longer finite.
 
     Examples
     --------
@@ -129,6 +130,7 @@ def fit(
     >>> [epoch.epoch for epoch in fit(model, digits, epochs=2)]
     [1, 2]
     """
+    refuse_inference_mode()
     stage = ranks.stage()
     share = parallel.share_of(ranks.together())
     numbers: dict[str, float] = {"epochs": epochs, "batch_size": batch_size, "patience": patience}
@@ -146,7 +148,7 @@ def fit(
     kept = _checkpoint(checkpoint, state, data, settings, share) if checkpoint and share.rank == 0 else None
     initial = copy.deepcopy(model.state_dict()) if patience else {}
     threshold = above_chance(data.labels, len(data.classes))
-    with ranks.alone(), _seeded(device, seed), _head_only(model) if head_only else nullcontext():
+    with torch.enable_grad(), ranks.alone(), _seeded(device, seed), _head_only(model) if head_only else nullcontext():
         run_epoch = _epoch_runner(state, data, loss, augment, share, within_epoch, seed=seed, bf16=bf16, compile=compile)
         if content := parallel.from_first(kept.load() if kept else None, share):
             place = str(kept.path) if kept else "the checkpoint"  # of rank 0

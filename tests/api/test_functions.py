@@ -1,20 +1,27 @@
 """The functions of `import notbugs`: what they take, and that they are what the packages do."""
 
+import copy
 import doctest
 import shlex
 import sys
 import tomllib
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cli.conftest import call_here
 from gate.conftest import accuracy
 from prototypes import prototype_classifier
+from torch import Tensor, nn
 
 import notbugs
-from notbugs import api, data, metrics, models, train
+from notbugs import api, attacks, data, metrics, models, train
 from notbugs.api import runs
 from notbugs.api.inputs import by_name
 from notbugs.errors import InputError, NotbugsWarning
@@ -146,14 +153,81 @@ def test_an_attack_is_the_robust_accuracy_in_each_norm(small: data.Splits, tmp_p
         assert list(api.attack(name, part, "linf:0.01", budget="quick")) == linf
 
 
+class Wrapped(nn.Module):
+    """A network, something before it and something after it."""
+
+    def __init__(self, network: nn.Module, before: Callable[[Tensor], Tensor], after: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.network, self.before, self.after = network, before, after
+
+    def forward(self, images: Tensor) -> object:
+        return self.after(self.network(self.before(images)))
+
+
+def same(values: Tensor) -> Tensor:
+    return values
+
+
+def of_rgb(images: Tensor) -> Tensor:
+    assert images.shape[1] == 3
+    return images[:, :1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "note"),
+    [
+        (lambda images: images.mul_(1.0), same, "it changes its input: it gets a copy of the images"),
+        (of_rgb, same, "it takes RGB: the gray channel is repeated three times"),
+        (lambda images: images[..., :1].permute(0, 3, 1, 2), same, "it takes images as N x H x W x C"),
+        (same, lambda outputs: (outputs, outputs[:, 0]), "of its outputs, tuple"),
+        (lambda images: images.double(), same, "it computes in float64"),
+        (same, lambda outputs: {"logits": outputs}, ""),
+        (same, lambda outputs: outputs.softmax(1), ""),
+    ],
+)
+def test_networks_as_people_have_them_are_read_as_those_by_name(
+    before: Callable[[Tensor], Tensor], after: Callable[[Tensor], object], note: str, small: data.Splits
+) -> None:
+    """One that changes its input lost its gradients in silence; the others were errors."""
+    plain = api.train(small, epochs=3, network="linear")
+    network = Wrapped(copy.deepcopy(plain), before, after).train()
+    network = network.double() if "float64" in note else network
+    with pytest.warns(NotbugsWarning, match=f"model: {note}") if note else nullcontext():
+        found = api.attack(network, small, 0.25, budget="quick")
+    assert [row.accuracy for row in found] == [row.accuracy for row in api.attack(plain, small, "l2:0.25", budget="quick")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotbugsWarning)
+        made = api.relabel(network, small, "next", epsilon=1.0, steps=5)
+    expected = api.relabel(plain, small, "next", epsilon=1.0, steps=5)
+    assert made.stats.target_reached == pytest.approx(expected.stats.target_reached, abs=0.05)
+    assert network.training and network.network.training  # as they were: only copies were changed
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_computed_where_the_caller_turned_them_off(context: Callable[[], Any], small: data.Splits) -> None:
+    """The attack was one of a black box there, and said nothing."""
+    model = api.train(small, epochs=3, network="linear")
+    expected = api.attack(model, small, "l2:0.25", budget="quick").accuracies
+    reached = api.relabel(model, small, "next", epsilon=1.0, steps=3).stats.target_reached
+    with context():
+        again = api.train(notbugs.load_dataset("digits", limit=100), epochs=3, network="linear")
+        assert api.attack(again, small, "l2:0.25", budget="quick").accuracies == expected
+        assert api.relabel(model, small, "next", epsilon=1.0, steps=3).stats.target_reached == reached
+    images, labels = small.test.pixels(slice(None)), small.test.labels
+    with torch.inference_mode(), pytest.raises(InputError, match=r"^torch.inference_mode: must be off where gradients"):
+        attacks.pgd(model, images, labels, NormBall("l2", 0.25))
+    with torch.inference_mode(), pytest.raises(InputError, match=r"^torch.inference_mode: must be off where gradients"):
+        train.fit(model, small.train, epochs=1)
+
+
 def test_constructions_take_any_network(small: data.Splits) -> None:
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     made = api.make_nonrobust(network, small, steps=1)
     assert made.stats.n == 100 and torch.equal(made.dataset.labels, small.train.labels)
     relabeled = api.relabel(network, small.train, epsilon=0.5, steps=1)
     assert bool((relabeled.dataset.labels != small.train.labels).all()) and relabeled.stats.epsilon == 0.5
-    given = torch.zeros(100, dtype=torch.int32)
-    assert bool((api.relabel(network, small, given, epsilon=0.5, steps=1).dataset.labels == 0).all())
+    for given in (torch.zeros(100, dtype=torch.int32), np.zeros(100, np.uint8)):
+        assert bool((api.relabel(network, small, given, epsilon=0.5, steps=1).dataset.labels == 0).all())
 
 
 @pytest.mark.parametrize(
@@ -172,6 +246,24 @@ def test_constructions_take_any_network(small: data.Splits) -> None:
         (lambda s: api.relabel(prototype_classifier(s.train), s, s.test.labels, epsilon=1), "targets: must be 100 labels"),
         (lambda s: api.make_robust(prototype_classifier(s.train), s._replace(train=s.train.select([]))), "a training part"),
         (lambda s: api.audit("m.safetensors", "digits", budget="endless"), "--budget: must be one of"),
+        (
+            lambda s: api.load_dataset(([0], [1])),
+            "dataset: must be a name, a path, Splits or a Dataset, got tuple; make",
+        ),
+        (lambda s: api.load_dataset("digits", limit="10"), "limit: must be a whole number, got '10', a str"),
+        (lambda s: api.train({"train": s}), "dataset: must be a name, a path, Splits or a Dataset, got dict"),
+        (lambda s: api.train(s, epochs=1.5), "epochs: must be a whole number, got 1.5, a float"),
+        (lambda s: api.train(s, epsilon="8/255"), "epsilon: must be a number, got '8/255', a str"),
+        (
+            lambda s: api.train(s, network=nn.Flatten()),
+            "network: must be the name of an architecture, got Flatten; train",
+        ),
+        (lambda s: api.attack(prototype_classifier(s.train), [s], 0.5), "dataset: must be a name, a path, Splits or a Dataset"),
+        (lambda s: api.attack(prototype_classifier(s.train), s, [0.5, None]), "threats: must be l2:0.5, a number, a NormBall"),
+        (lambda s: api.attack(prototype_classifier(s.train), s, images=10.5), "images: must be a whole number, got 10.5"),
+        (lambda s: api.attack(abs, s, 0.5), "model: must be a torch.nn.Module, or the name of a classifier, got builtin"),
+        (lambda s: api.make_robust("none.safetensors", s), "none.safetensors: no such model"),
+        (lambda s: api.relabel(prototype_classifier(s.train), s, torch.zeros(100), epsilon=1), "targets: must be whole numbers"),
     ],
 )
 def test_what_cannot_be_used_is_an_input_error(call: object, says: str, small: data.Splits) -> None:

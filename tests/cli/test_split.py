@@ -59,6 +59,23 @@ def test_unusable_options_of_a_split_by_file_are_one_line(tmp_path: Path, words:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--files", "list.txt", "--top", "0.2"], "--top: has no effect with --files, where nothing is trained, got 0.2"),
+        (["--files", "list.txt", "--network", "resnet18"], "--network: has no effect with --files"),
+        (["--files", "list.txt", "--executor", "none.json"], "--executor: has no effect with --files"),
+        (["--files", "list.txt", "--by-file"], "--files: cannot be used with --by-file"),
+        (["--top", "0.2"], "--top: ranks files: it needs --by-file, got 0.2"),
+        (["--pictures", "3", "--dry-run"], "--pictures: ranks files: it needs --by-file"),
+        (["--repeats", "3"], "--repeats: ranks files: it needs --by-file"),  # the default, but given
+    ],
+)
+def test_an_option_without_effect_is_an_error(tmp_path: Path, words: list[str], says: str) -> None:
+    assert says in error_line(call_here("split", "digits", *words, "--out", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_network_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine.py").write_text(

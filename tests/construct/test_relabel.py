@@ -45,6 +45,20 @@ def test_relabeled_images_are_stored_inside_the_ball(threat_model: NormBall, sta
     assert (made.stats.relabeled, made.stats.epsilon) == (120, threat_model.epsilon)
 
 
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.Sigmoid()], ids=["softmax", "sigmoid"])
+def test_a_model_that_returns_probabilities_is_followed_as_far_as_its_logits(last: nn.Module, part: Dataset) -> None:
+    """Probabilities in place of logits have hardly a gradient: two thirds of the targets were reached."""
+    logits = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with torch.no_grad():
+        logits[1].weight.normal_(generator=torch.Generator().manual_seed(0)).mul_(0.5)
+    targets = construct.next_labels(part.labels, 10)
+    reached = [
+        construct.relabel(model, part, targets, threat_model=NormBall("l2", 0.75), steps=10).stats.target_reached
+        for model in (logits, nn.Sequential(logits, last))
+    ]
+    assert reached[0] is not None and reached[1] is not None and reached[1] > reached[0] - 0.05 > 0.3
+
+
 def test_targets_that_rounding_undoes_are_not_counted(part: Dataset) -> None:
     """In a ball of less than half a level targets are reached, but no file can hold it: nothing is stored, none counted."""
     torch.manual_seed(0)

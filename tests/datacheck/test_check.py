@@ -132,6 +132,8 @@ def test_classes_that_are_too_small_missing_or_imbalanced(digits: data.Splits) -
     assert (uneven.count, uneven.n, uneven.serious, uneven.examples) == (1, 10, True, "3: 2")
     assert uneven.unit == "classes have at most a third of the 60 images of 0"
     assert check.summary.imbalance == 30
+    some = check_data(None, test.select(slice(0, 40)), mirroring=False, chosen=True)  # of which none is large or of class 7
+    assert [row.problem for row in some.findings] == ["classes without attacked images"] and not some.findings[0].serious
     few = check_data(train, digits.test.select(slice(0, 40)), mirroring=False)
     assert not finding(few, "classes with fewer than 10 test images").serious
 

@@ -18,9 +18,19 @@ def test_a_list_has_one_name_per_line(tmp_path: Path) -> None:
     assert read_list(tmp_path / "files.txt") == ["cat/a.png", "dog/b c.png", "two\nlines", '"quoted"']
 
 
+def test_a_list_may_be_in_utf_16(tmp_path: Path) -> None:
+    (tmp_path / "files.txt").write_bytes("cat/a.png\r\nhund/ä.png\r\n".encode("utf-16"))
+    assert read_list(tmp_path / "files.txt") == ["cat/a.png", "hund/ä.png"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\n \n", "must name a file"), (b"\xff\xfe", "must be a text file"), (b'"open', "must be a text file")],
+    [
+        (b"\n \n", "must name a file"),
+        (b"\xff\xfe", "must name a file"),
+        (b"\xff", "must be a text file"),
+        (b'"open', "must be a text file"),
+    ],
 )
 def test_a_list_that_cannot_be_used_is_an_error(content: bytes, message: str, tmp_path: Path) -> None:
     (tmp_path / "files.txt").write_bytes(content)
@@ -36,6 +46,9 @@ def test_names_are_found_as_the_tables_write_them() -> None:
     assert find_files(dataset, ["b?.png", "a.png"]) == [0, 1, 2]
     with pytest.raises(InputError, match=r"d\.png, e\.png, f\.png and 2 more"):
         find_files(dataset, ["a.png", "d.png", "e.png", "f.png", "g.png", "h.png"])
+    test = Dataset(dataset.images[:1], dataset.labels[:1], ("x",), ("t.png",))
+    with pytest.raises(InputError, match=r"got t\.png, u\.png, of which 1 in the test part; take names as in .*, a\.png for one"):
+        find_files(dataset, ["t.png", "u.png"], test)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ NO_IMAGE_NAMES = frozenset(("license", "licence", "copying", "notice", "readme",
 Entries = tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]  # of a folder by name: the others, the hidden and system ones
 LEAVES = "is a link that leaves the folder (to follow it: --follow-links)"
 LINKED = "is a linked folder (to follow it: --follow-links)"
+HIDDEN_FOLDER = "is a hidden or system folder, with all that is in it"
 LOOP, MISSING = "is a link to a folder that it lies in", "is a link to a file that does not exist"
 
 
@@ -241,7 +242,7 @@ class Listing:
         self._seen.add(folder)
         kept, system = self._known[folder]
         for entry in system:
-            self.leave_out(Path(entry.path), "is a hidden or system file" if not entry.is_dir() else "is a system folder")
+            self.leave_out(Path(entry.path), "is a hidden or system file" if not entry.is_dir() else HIDDEN_FOLDER)
         return kept
 
     @staticmethod

@@ -663,14 +663,18 @@ def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
     assert sorted(found.left_out) == [
         (".DS_Store", "is a hidden or system file"),
         ("README.md", "is no image (.md)"),
-        ("__MACOSX", "is a system folder"),
-        ("train/@eaDir", "is a system folder"),
+        ("__MACOSX", "is a hidden or system folder, with all that is in it"),
+        ("train/@eaDir", "is a hidden or system folder, with all that is in it"),
         ("train/cat/._0.png", "is a hidden or system file"),
         ("train/cat/0.xml", "is no image (.xml)"),
     ]
     rows = data.file_rows(found)
     assert len(rows) == 6 + 4 + 6 and {row.part for row in rows} == {"train", "test", "left out"}
-    assert data.summary(found)["left_out"] == {"is no image": 2, "is a hidden or system file": 2, "is a system folder": 2}
+    assert data.summary(found)["left_out"] == {
+        "is no image": 2,
+        "is a hidden or system file": 2,
+        "is a hidden or system folder, with all that is in it": 2,
+    }
 
 
 def test_names_in_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
