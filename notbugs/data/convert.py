@@ -62,7 +62,8 @@ def parts_of_numpy(
     if not isinstance(images, np.ndarray) or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         got = f"shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         remedy = "move the channels to the end: images.transpose(0, 2, 3, 1)"
-        raise InputError("images", "must be an array N x H x W, N x H x W x 1 or N x H x W x 3", got, remedy)
+        remedy = remedy if isinstance(images, np.ndarray) else "make it a NumPy array: numpy.asarray(images)"
+        raise InputError("images", "must be a NumPy array N x H x W, N x H x W x 1 or N x H x W x 3", got, remedy)
     pixels = torch.from_numpy(np.ascontiguousarray(_levels(images, "images")))
     return _parts(pixels[:, None] if pixels.ndim == 3 else pixels.movedim(3, 1).contiguous(), labels, classes, names)
 
@@ -222,6 +223,9 @@ def _parts(
     found = torch.from_numpy(given.astype(np.int64))
     if classes is None and len(found) and int(found.max()) >= MOST_CLASSES:
         raise InputError("labels", f"must be below {MOST_CLASSES:,}, or have names (classes)", int(found.max()))
+    if isinstance(classes, str) or (classes is not None and len({*map(str, classes)}) < len(classes)):
+        got = repr(classes) if isinstance(classes, str) else "a name twice"
+        raise InputError("classes", "must be a sequence of different names", got)
     named = map(str, range(int(found.max()) + 1 if len(found) else 0)) if classes is None else map(str, classes)
     return Parts(images, found, tuple(named), tuple(numbered(len(found)) if names is None else names))
 

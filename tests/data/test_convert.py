@@ -109,6 +109,11 @@ def test_other_data_sets_are_refused_with_a_remedy() -> None:
         Dataset.from_numpy(pixels, np.array(["cat", "dog"]))
     with pytest.raises(InputError, match="labels: must be from 0 to 0"):
         Dataset.from_numpy(pixels, [0, 1], classes=["cat"])
+    for classes, got in (("ab", "'ab'"), (["a", "a"], "a name twice")):
+        with pytest.raises(InputError, match=f"classes: must be a sequence of different names, got {got}"):
+            Dataset.from_numpy(pixels, [0, 1], classes=classes)
+    with pytest.raises(InputError, match=r"images: must be a NumPy array .*, got Tensor; make it a NumPy array"):
+        Dataset.from_numpy(torch.from_numpy(pixels), [0, 1])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="needs one label and one name for each image"):
         Dataset.from_numpy(pixels, [0])
     rows = random_dataset().to_huggingface()
