@@ -217,6 +217,11 @@ def attack(
     Attacked
         The robust accuracy is an upper bound. `notbugs.audit` has the sanity checks, which say whether it is a close one.
 
+    Warns
+    -----
+    NotbugsWarning
+        If a network had to be adapted to the images, which is said, or is more accurate with pixels in another range.
+
     Raises
     ------
     InputError

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from notbugs import data, models
+from notbugs.attacks.sanity_checks import pixel_range
 from notbugs.data import DataConfig, Dataset, Splits
 from notbugs.data.loaded import kept
 from notbugs.data.parts import NO_TEST_PART
@@ -25,6 +26,7 @@ LabeledData = str | PathLike[str] | Splits | Dataset
 Classifier = nn.Module | str | PathLike[str]
 P = ParamSpec("P")
 R = TypeVar("R")
+PIXEL_RANGE_IMAGES = 100  # on which a network is tried in other ranges
 SOURCE_IMAGES = 1000  # at most, on which a source model is measured
 _numbers = itertools.count(1)
 
@@ -176,9 +178,21 @@ def classifier(model: Classifier, part: Dataset, device: str, parameter: str = "
         got, remedy = type(model).__name__, "of a function of images make models.black_box.BlackBox"
         raise InputError(parameter, "must be a torch.nn.Module, or the name of a classifier", got, remedy)
     adapted = models.adapt.adapt(_copied(model), part, parameter)
-    for note in adapted.notes:
+    network = adapted.network.to(device)
+    for note in (*adapted.notes, *_other_pixels(network, part, device)):
         warnings.warn(f"{parameter}: {note}", NotbugsWarning, stacklevel=4)  # the caller of the decorated function
-    return adapted.network.to(device)
+    return network
+
+
+def _other_pixels(network: nn.Module, part: Dataset, device: str) -> Iterator[str]:
+    """What is said of a network that is more accurate with pixels in another range than [0, 1], from 0 to 255 for example."""
+    sample = part.select(data.evenly_spaced(min(PIXEL_RANGE_IMAGES, len(part)), len(part)))
+    try:
+        check = pixel_range(network, sample.pixels(slice(None)).to(device), sample.labels.to(device))
+    except Exception:  # of a network that does not work, which is said where it is used
+        return
+    if check.passed is False:
+        yield f"{check.observed}. {check.fix}"
 
 
 def _copied(model: nn.Module) -> nn.Module:

@@ -158,7 +158,7 @@ def robust_accuracy(
     def correct_at_each(images: Tensor, index: Tensor) -> Tensor:
         labels = dataset.labels[index].to(images.device)
         with torch.no_grad():
-            correct = {CLEAN: objectives.logits(fused, images).argmax(1) == labels}
+            correct = {CLEAN: objectives.margin(objectives.logits(fused, images), labels) > 0}  # equal logits are no prediction
         for number, epsilon in enumerate(order):
             of_epsilon = partial(_report, report, index, len(dataset), weights, number)
             ball = NormBall(norms[0], epsilon)

@@ -203,6 +203,14 @@ def test_networks_as_people_have_them_are_read_as_those_by_name(
     assert network.training and network.network.training  # as they were: only copies were changed
 
 
+def test_a_network_of_pixels_up_to_255_and_one_without_an_opinion(small: data.Splits) -> None:
+    plain = api.train(small, epochs=20, network="linear")
+    with pytest.warns(NotbugsWarning, match=r"model: accuracy is .* with pixels from 0 to 255\. Say which pixels the model"):
+        api.relabel(Wrapped(plain, lambda images: images / 255, same), small, "next", epsilon=1.0, steps=1)
+    constant = Wrapped(plain, same, lambda outputs: 0 * outputs)
+    assert [row.accuracy for row in api.attack(constant, small, 0.25, budget="quick")] == [0, 0]  # before and under attack
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_gradients_are_computed_where_the_caller_turned_them_off(context: Callable[[], Any], small: data.Splits) -> None:
     """The attack was one of a black box there, and said nothing."""
