@@ -201,5 +201,5 @@ def next_labels(labels: Tensor, classes: int) -> Tensor:
 
 def _inverse_of(model: Model, images: Tensor) -> Inverse | None:
     """What makes logits of the model's outputs, if these are probabilities: the loss of a target has hardly a gradient then."""
-    with torch.no_grad():
+    with torch.no_grad(), precision.full_precision():
         return inverse_of(objectives.logits(model, images))

@@ -36,8 +36,8 @@ def read_mask(path: StrPath, shape: Sequence[int]) -> Mask:
     values = _array(path, shape) if path.suffix == ".npy" else _image(path)
     if unknown := sorted(set(np.unique(values).tolist()) - {0, 1}):
         shown = ", ".join(f"{255 * value:.0f} of 255" if path.suffix != ".npy" else f"{value:g}" for value in unknown[:3])
-        remedy = "save it without lossy compression, as .png" if path.suffix != ".npy" else ""
-        remedy = "make what may change white, 255 of 255" if path.suffix == ".png" else remedy
+        lossless = "make what may change white, 255 of 255, in a file without lossy compression, such as .png"
+        remedy = lossless if path.suffix != ".npy" else ""
         raise InputError("--mask", RULE, f"{path}, with values like {shown}", remedy)
     free = torch.from_numpy(values.astype(bool))
     if len(free) > 1 and bool((free == free[:1]).all()):

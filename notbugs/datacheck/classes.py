@@ -20,7 +20,7 @@ def class_findings(train: Dataset | None, test: Dataset, folds: int, *, chosen: 
     names = test.classes
     in_test = test.labels.bincount(minlength=len(names)).numpy()
     if chosen:
-        meaning, remedy = "Nothing is measured on these classes: these images were not chosen.", "Attack more images: --images."
+        meaning, remedy = "Nothing is measured on these classes: these images were not chosen.", "Attack more images."
         name = "classes without attacked images"
         return [_class_finding(name, in_test == 0, names, meaning, remedy, serious=False)] if (in_test == 0).any() else []
     in_train = train.labels.bincount(minlength=len(names)).numpy() if train else in_test

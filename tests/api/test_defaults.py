@@ -43,7 +43,7 @@ def test_inversions_take_the_steps_of_the_command(
     assert resolve(StudyConfig(dataset, flip=False, limit=20, resize=resize), splits).invert_steps == steps
     taken: list[int] = []
     monkeypatch.setattr(construct, "invert_features", lambda *_, steps, **__: taken.append(steps))
-    for name in ("_warn_of_weak_source", "_with_features", "clean_images"):
+    for name in ("_warn_of_weak_source", "_with_features", "classifier", "clean_images"):
         monkeypatch.setattr(constructions, name, lambda *_: None)
     monkeypatch.setattr(constructions, "training_part", lambda _: splits.train)
     given = splits if resize or dataset == "digits" else dataset

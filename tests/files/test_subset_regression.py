@@ -285,8 +285,10 @@ def test_too_few_pairs_are_an_error_before_anything_is_written(pairs: str, messa
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("words", [[], ["--files", "list.txt"]])
-def test_without_by_file_the_option_is_an_error(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "says"), [([], "ranks files: it needs --by-file"), (["--files", "list.txt"], "has no effect with --files")]
+)
+def test_without_by_file_the_option_is_an_error(words: list[str], says: str, tmp_path: Path) -> None:
     printed = call_here("split", "digits", *words, "--subset-regression", "20", "--out", str(tmp_path / "run"))
-    assert printed.returncode == 2 and "--subset-regression: ranks files: it needs --by-file" in printed.stderr
+    assert printed.returncode == 2 and f"--subset-regression: {says}" in printed.stderr
     assert not (tmp_path / "run").exists()
