@@ -220,7 +220,7 @@ def attack(
     Warns
     -----
     NotbugsWarning
-        If a network had to be adapted to the images, which is said, or is more accurate with pixels in another range.
+        If a network had to be adapted to the images, which is said, or is far more accurate with pixels in another range.
 
     Raises
     ------

@@ -27,6 +27,7 @@ Classifier = nn.Module | str | PathLike[str]
 P = ParamSpec("P")
 R = TypeVar("R")
 PIXEL_RANGE_IMAGES = 100  # on which a network is tried in other ranges
+PIXEL_RANGE_DIFFERENCE = 0.2  # of accuracies: a network that is hardly trained may be a little better in another range by chance
 SOURCE_IMAGES = 1000  # at most, on which a source model is measured
 _numbers = itertools.count(1)
 
@@ -185,10 +186,10 @@ def classifier(model: Classifier, part: Dataset, device: str, parameter: str = "
 
 
 def _other_pixels(network: nn.Module, part: Dataset, device: str) -> Iterator[str]:
-    """What is said of a network that is more accurate with pixels in another range than [0, 1], from 0 to 255 for example."""
+    """What is said of a network that is far more accurate with pixels in another range than [0, 1], from 0 to 255 for example."""
     sample = part.select(data.evenly_spaced(min(PIXEL_RANGE_IMAGES, len(part)), len(part)))
     try:
-        check = pixel_range(network, sample.pixels(slice(None)).to(device), sample.labels.to(device))
+        check = pixel_range(network, sample.pixels(slice(None)).to(device), sample.labels.to(device), PIXEL_RANGE_DIFFERENCE)
     except Exception:  # of a network that does not work, which is said where it is used
         return
     if check.passed is False:

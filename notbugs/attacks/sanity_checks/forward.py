@@ -94,8 +94,11 @@ def outputs_are_logits(model: Model, images: Tensor) -> Check:
     )
 
 
-def pixel_range(model: Model, images: Tensor, labels: Tensor) -> Check:
-    """The accuracy is no lower with pixels as the model is given them than in another usual range."""
+def pixel_range(model: Model, images: Tensor, labels: Tensor, least: float = 0.0) -> Check:
+    """The accuracy is no lower with pixels as the model is given them than in another usual range.
+
+    least: a difference below it does not count, nor one of two standard errors.
+    """
     mean, std = images.mean((0, 2, 3), keepdim=True), images.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
     ranges = {
         "pixels from 0 to 255": images * 255,
@@ -112,7 +115,7 @@ def pixel_range(model: Model, images: Tensor, labels: Tensor) -> Check:
             observed = "the model rejects pixels outside [0, 1]"
             return Check("pixel range", None, observed, rationale, "Nothing to do: the model checks its input.", NOT_TRUSTED)
     best = max(others, key=lambda name: others[name])
-    tolerance = 2 * (len(labels) / 4) ** 0.5 / len(labels)  # two standard errors
+    tolerance = max(least, 2 * (len(labels) / 4) ** 0.5 / len(labels))  # two standard errors
     return Check(
         "pixel range",
         others[best] <= accuracy + tolerance,
