@@ -1,7 +1,7 @@
 """The one loop that perturbs images: maximize an objective inside a threat model."""
 
 from notbugs.search.adaptive_rules import auto_pgd, polyak_conjugate
-from notbugs.search.maximize import Attack, AttackResult, gradients, last_iterate, maximize, refuse_inference_mode
+from notbugs.search.maximize import Attack, AttackResult, gradients, last_iterate, maximize
 from notbugs.search.objectives import Objective
 from notbugs.search.threat_models import Mask, NormBall, SpatialTransforms, ThreatModel
 from notbugs.search.update_rules import StepState, UpdateRule, cosine_steps
@@ -22,5 +22,4 @@ __all__ = [
     "last_iterate",
     "maximize",
     "polyak_conjugate",
-    "refuse_inference_mode",
 ]

@@ -16,7 +16,7 @@ from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.models import head_name, memory_format
 from notbugs.runs import ranks
-from notbugs.search import refuse_inference_mode
+from notbugs.search.maximize import refuse_inference_mode
 from notbugs.train import parallel
 from notbugs.train.augment import Augment
 from notbugs.train.checks import check_functions, check_numbers, check_optimizer, factor_of, loss_and_logits
