@@ -1,6 +1,5 @@
 """What the functions take: data sets by name or in memory, classifiers by name or in memory."""
 
-import copy
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
@@ -178,7 +177,7 @@ def classifier(model: Classifier, part: Dataset, device: str, parameter: str = "
     if not isinstance(model, nn.Module):
         got, remedy = type(model).__name__, "of a function of images make models.black_box.BlackBox"
         raise InputError(parameter, "must be a torch.nn.Module, or the name of a classifier", got, remedy)
-    adapted = models.adapt.adapt(_copied(model), part, parameter)
+    adapted = models.adapt.adapt(models.copied(model).cpu(), part, parameter)
     network = adapted.network.to(device)
     for note in (*adapted.notes, *_other_pixels(network, part, device)):
         warnings.warn(f"{parameter}: {note}", NotbugsWarning, stacklevel=4)  # the caller of the decorated function
@@ -194,11 +193,3 @@ def _other_pixels(network: nn.Module, part: Dataset, device: str) -> Iterator[st
         return
     if check.passed is False:
         yield f"{check.observed}. {check.fix}"
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    """A copy on the CPU, whose mode and device may be changed; the model itself if it cannot be copied."""
-    try:
-        return copy.deepcopy(model).cpu()
-    except Exception:  # locks, open files: a user's network may hold anything
-        return model

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from notbugs import precision, search
+from notbugs.attacks.pgd import default_steps
 from notbugs.attacks.validation import Inverse, composed, inverse_of
 from notbugs.construct.base import Constructed, ConstructionStats, Progress, norms_of, summarized
 from notbugs.data import Dataset, Rows, map_to_images, to_8bit
@@ -91,7 +92,7 @@ def relabel(
     fast, *fast_others = (
         composed(_inverse_of(each, told), precision.fast_forward(each, device, bf16=bf16, compile=compile)) for each in prepared
     )
-    rule = search.cosine_steps(threat_model, 2 * threat_model.epsilon, end=0.01)
+    rule = default_steps(threat_model)
 
     def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         targets, old = labels[index].to(images.device), dataset.labels[index].to(images.device)

@@ -69,7 +69,7 @@ def check_class_name(name: str) -> None:
         got = f"{len(name):,}: {printable(name[:40])}…"
         raise InputError("a class name", f"must have at most {MAX_CLASS_NAME:,} characters", got, "rename the class")
     if not name or not is_printable(name):
-        raise InputError(f"class {printable(name)!r}", "must be text without control characters", remedy="rename the class")
+        raise InputError(f"class {printable(name)!r}", "must be UTF-8 text without control characters", remedy="rename the class")
 
 
 def reject_unreadable(unreadable: Sequence[Unreadable], skip_unreadable: bool) -> None:

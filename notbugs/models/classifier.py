@@ -194,10 +194,15 @@ def _corrupts_channels_last(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels < 8
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """A copy; the model itself if it cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception:  # locks, open files: a user's network may hold anything
+        return model
+
+
 def frozen_copy(model: nn.Module, device: torch.device | str = "cpu") -> Any:
     """A copy on a device, in evaluation mode and without gradients of parameters; the model itself if it cannot be copied."""
-    try:
-        duplicate: Any = copy.deepcopy(model)
-    except Exception:  # locks, open files: a user's network may hold anything
-        duplicate = model
+    duplicate: Any = copied(model)
     return duplicate.to(device).eval().requires_grad_(False).to(memory_format=memory_format(model))

@@ -129,7 +129,11 @@ def _unused_note(name: str, found: Found) -> str:
 
 def _nothing_labeled(listing: Listing, base: Path) -> InputError:
     """The error for a folder in which no image has a label, with what was seen."""
-    images = [listing.relative(path) for path in listing.another().walk(base)]
+    seen_here = listing.another()
+    images = [listing.relative(path) for path in seen_here.walk(base)]
+    if refused := [] if images else seen_here.unreadable:
+        got = f"{len(refused):,}; the first, {printable(refused[0].location)}, {refused[0].reason}"
+        return InputError(printable(str(base)), "holds only images that cannot be used", got, "rename them, or mend the links")
     what, remedy = what_may_label(listing, base, images)
     seen = f"{len(images):,} image{'s' * (len(images) > 1)} without labels" if images else "no images"
     if not any(path.lower().endswith(IMAGE_SUFFIXES) for path in images):

@@ -25,6 +25,7 @@ Entries = tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]  # of a folder b
 LEAVES = "is a link that leaves the folder (to follow it: --follow-links)"
 LINKED = "is a linked folder (to follow it: --follow-links)"
 HIDDEN_FOLDER = "is a hidden or system folder, with all that is in it"
+BROKEN_NAME = "has control characters or bytes that are not UTF-8 in its name"
 LOOP, MISSING = "is a link to a folder that it lies in", "is a link to a file that does not exist"
 
 
@@ -184,7 +185,7 @@ class Listing:
     def _may_enter(self, entry: "os.DirEntry[str]", above: set[Path]) -> bool:
         path = Path(entry.path)
         if not is_printable(entry.name):
-            self.refuse(path, "has control characters or bytes that are not UTF-8 in its name")
+            self.refuse(path, BROKEN_NAME)
         elif not entry.is_symlink():
             return True
         elif not self.follow_links:
@@ -200,7 +201,7 @@ class Listing:
         if _is_no_image(entry.name):
             self.leave_out(Path(entry.path), f"is no image ({ending(entry.name) or entry.name})")
         elif not is_printable(entry.name):
-            self.refuse(Path(entry.path), "has control characters or bytes that are not UTF-8 in its name")
+            self.refuse(Path(entry.path), BROKEN_NAME)
         elif entry.is_symlink() and not os.path.exists(entry.path):
             self.refuse(Path(entry.path), MISSING)
         elif entry.is_symlink() and not self.follow_links and self._leaves(Path(entry.path)):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -58,6 +59,24 @@ def text(name: str, content: str) -> Callable[[Path], object]:
 
 def raw(name: str, content: bytes) -> Callable[[Path], object]:
     return lambda root: (root / name).write_bytes(content)
+
+
+def latin_names(root: Path) -> None:
+    folders(root / "set", "cat", "dog")
+    for path in (root / "set").glob("*/*"):
+        path.rename(os.fsdecode(os.fsencode(path).replace(b".png", b"\xe9.png")))
+
+
+def renamed(root: Path) -> None:
+    for path in (root / "set").glob("*/*"):
+        path.rename(os.fsencode(path).decode("latin-1"))
+
+
+def linked(root: Path) -> None:
+    for path in (root / "elsewhere").glob("*/*"):
+        link = root / "set" / path.parent.name / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
 
 
 def npz(**given: Any) -> Callable[[Path], object]:
@@ -130,6 +149,14 @@ FORMS = {
 }
 JSONS = {f"{i}.json": json.dumps({"animal": word, "id": i}).encode() for i, word in enumerate(WORDS)}
 CASES: dict[str, Case] = {
+    # ---- no image that may be opened
+    "names that are no UTF-8": Case(latin_names, "holds only images that cannot be used, got 6; the first, cat/", renamed, "set"),
+    "links out of the folder": Case(
+        both(lambda root: folders(root / "elsewhere", "cat", "dog"), linked),
+        "--follow-links",
+        name="set",
+        then={"follow_links": True},
+    ),
     # ---- arrays
     "floats from -1 to 1": Case(
         npz(images=2 * FLOATS - 1),
