@@ -16,7 +16,15 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.study import classifiers, store
 from notbugs.study.catalog.models import EPSILON_SWEEP, MODELS, trained_on
-from notbugs.study.classifiers import _augmentation, epochs_on, evaluate_model, pixel_statistics, train_classifier, train_model
+from notbugs.study.classifiers import (
+    _augmentation,
+    epochs_on,
+    evaluate_model,
+    noise_std,
+    pixel_statistics,
+    train_classifier,
+    train_model,
+)
 from notbugs.study.config import StudyConfig, load
 from notbugs.train import state
 
@@ -124,15 +132,25 @@ def test_the_sources_of_the_sweep_were_trained_at_their_epsilon(full_run: RunFol
 )  # fmt: skip
 def test_relabeled_sets_have_translations_of_their_own(trained: str, given: dict[str, Any], augmented: bool) -> None:
     config = resolved(replace(StudyConfig("digits", limit=60), **given))
-    assert (_augmentation(config, MODELS[trained]) is not None) == augmented
+    assert (_augmentation(config, MODELS[trained], (1, 8, 8)) is not None) == augmented
 
 
-def test_models_of_the_stronger_d_r_have_noise_and_four_times_the_steps() -> None:
-    config = resolved(StudyConfig("digits", limit=60, epochs=6))
-    images, generator = torch.full((3, 1, 8, 8), 0.5), torch.Generator().manual_seed(0)
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "shape", "std"),
+    [("l2", 0.5, (3, 32, 32), 0.05), ("l2", 1.0, (3, 64, 64), 0.05), ("l2", 1.5, (1, 28, 28), 0.297),
+     ("l2", 0.75, (1, 8, 8), 0.3), ("linf", 8 / 255, (3, 32, 32), 0.05)],
+)  # fmt: skip
+def test_noise_of_the_stronger_d_r_grows_with_epsilon(norm: str, epsilon: float, shape: tuple[int, ...], std: float) -> None:
+    config = resolved(StudyConfig("digits", limit=60, norm=norm, epsilon=epsilon))
+    assert noise_std(config, shape) == pytest.approx(std, abs=1e-3)
+    images, generator = torch.full((20, *shape), 0.5), torch.Generator().manual_seed(0)
     for name in ("trained-on-robust-strong", "trained-on-correct-only"):
-        augment = _augmentation(config, MODELS[name])
-        assert augment is not None and 0.04 < float(augment(images, generator).std()) < 0.06
+        augment = _augmentation(config, MODELS[name], shape)
+        assert augment is not None and float(augment(images, generator).std()) == pytest.approx(std, rel=0.1)
+
+
+def test_models_of_the_stronger_d_r_have_four_times_the_steps() -> None:
+    config = resolved(StudyConfig("digits", limit=60, epochs=6))
     strong, control, robust = (MODELS[trained_on(name)] for name in ("robust-strong", "correct-only", "robust"))
     assert [epochs_on(config, strong, size) for size in (8, 4)] == [3, 6] and epochs_on(config, control, 0.5) == 48
     assert [epochs_on(config, robust, size) for size in (2, 1, 0.5)] == [3, 6, 6]

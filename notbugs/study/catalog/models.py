@@ -11,7 +11,7 @@ from notbugs.study.catalog.datasets import DATASETS, ORIGINAL, OWN_DATASETS, SEC
 Role = Literal["main", "reference", "source", "strong", "control", "replication", "transfer", "own"]
 Loss = Literal["standard", "adversarial", "trades"]
 
-STRONG_STEPS, STRONG_NOISE = 4.0, 0.05  # chosen on CIFAR-10: docs/results/robust-data.md
+STRONG_STEPS = 4.0  # chosen on CIFAR-10: docs/results/robust-data.md
 ARCHITECTURES = {"vgg": "VGG", "resnet": "ResNet", "densenet": "DenseNet", "inception": "Inception", "mixer": "MLP-Mixer"}
 LEARNERS = {
     "logistic-regression": "logistic regression",
@@ -62,8 +62,8 @@ class ModelSpec:
     learning_rate_factor : float
     steps : float or None
         Training steps, relative to those on the original images; None: as many epochs as there, fewer on a larger set.
-    noise : float
-        Standard deviation of Gaussian noise that augmentation adds, pixels in [0, 1].
+    noise : bool
+        Whether augmentation adds Gaussian noise (`classifiers.noise_std`).
     attack_budget : {"quick", "standard"}
         Of its evaluation; quick at the full epsilon only.
     seed_key : str
@@ -85,7 +85,7 @@ class ModelSpec:
     epochs: int | None = None
     learning_rate_factor: float = 1.0
     steps: float | None = None
-    noise: float = 0.0
+    noise: bool = False
     attack_budget: Literal["quick", "standard"] = "standard"
     role: Role = "main"
 
@@ -130,7 +130,7 @@ def _models() -> dict[str, ModelSpec]:
             trained_on=name,
             role=ROLES[spec.group],
             steps=STRONG_STEPS if spec.group == "strong" else None,
-            noise=STRONG_NOISE if spec.group == "strong" else 0.0,
+            noise=spec.group == "strong",
         )
         for name, spec in DATASETS.items()
     ]
