@@ -3,7 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from numbers import Integral, Real
 from os import PathLike, fspath
@@ -19,7 +19,8 @@ from notbugs.data.loaded import kept
 from notbugs.data.parts import NO_TEST_PART
 from notbugs.data_config import DataOptions
 from notbugs.errors import InputError, NotbugsWarning, one_line
-from notbugs.study.given import load_fitting
+from notbugs.models.checkpoint import CheckpointMetadata
+from notbugs.study.given import LoadedClassifier, check_fit, load_fitting
 
 LabeledData = str | PathLike[str] | Splits | Dataset
 Classifier = nn.Module | str | PathLike[str]
@@ -32,11 +33,16 @@ _numbers = itertools.count(1)
 
 
 def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which computes gradients also where its caller has turned them off: torch.no_grad, torch.inference_mode."""
+    """The function, with gradients also where its caller has turned them off (torch.no_grad), and no network changed by it."""
 
     @wraps(function)
     def called(*args: P.args, **options: P.kwargs) -> R:
-        with torch.inference_mode(False), torch.enable_grad():
+        networks = [given for given in (*args, *options.values()) if isinstance(given, nn.Module)]
+        with ExitStack() as stack:
+            for network in networks:  # one that cannot be copied is used itself
+                stack.enter_context(models.unchanged(network))
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
             return function(*args, **options)
 
     return called
@@ -170,18 +176,32 @@ def classifier(model: Classifier, part: Dataset, device: str, parameter: str = "
     InputError
         If it is neither a network nor a name, or does not fit the images.
     """
-    if isinstance(model, models.black_box.BlackBox):
-        return model.eval().to(device)
+    try:
+        network, metadata = _loaded(model, part, device, parameter)
+    except InputError as error:
+        name, rule, got, remedy = error.args
+        if "--class-map" not in remedy:
+            raise
+        raise InputError(name, rule, got, "let it return those of the data set's classes: logits[:, [0, 3, …]]") from None
+    for note in (*metadata.notes, *_other_pixels(network, part, device)):
+        warnings.warn(f"{parameter}: {note}", NotbugsWarning, stacklevel=4)  # the caller of the decorated function
+    return network
+
+
+def _loaded(model: Classifier, part: Dataset, device: str, parameter: str) -> LoadedClassifier:
     if isinstance(model, str | PathLike):
-        return load_fitting(fspath(model), part, dataset="the data set", device=device).model
+        return load_fitting(fspath(model), part, dataset="the data set", device=device)
     if not isinstance(model, nn.Module):
         got, remedy = type(model).__name__, "of a function of images make models.black_box.BlackBox"
         raise InputError(parameter, "must be a torch.nn.Module, or the name of a classifier", got, remedy)
-    adapted = models.adapt.adapt(models.copied(model).cpu(), part, parameter)
-    network = adapted.network.to(device)
-    for note in (*adapted.notes, *_other_pixels(network, part, device)):
-        warnings.warn(f"{parameter}: {note}", NotbugsWarning, stacklevel=4)  # the caller of the decorated function
-    return network
+    models.adapt.refuse_meta(model, parameter, "it")
+    network, notes = models.copied(model).cpu(), tuple[str, ...]()
+    if not isinstance(network, models.black_box.BlackBox):
+        network, notes = models.adapt.adapt(network, part, parameter)
+    elif said := models.black_box.settle_single(network, part.pixels(slice(0, models.adapt.SINGLE_OUTPUT_IMAGES))):
+        notes = (said,)
+    loaded = LoadedClassifier(network, CheckpointMetadata(notes=notes))
+    return check_fit(parameter, loaded, part, dataset="the data set", device=device)
 
 
 def _other_pixels(network: nn.Module, part: Dataset, device: str) -> Iterator[str]:

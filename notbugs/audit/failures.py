@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from notbugs import data
 from notbugs.data import Dataset
 from notbugs.errors import InputError, one_line
+from notbugs.models.reading import check_finite
 from notbugs.search import objectives
 
 
@@ -34,12 +35,9 @@ def blame_failing_image(model: nn.Module, part: Dataset, device: str) -> Iterato
 
 
 def _raise_if_not_finite(model: nn.Module, part: Dataset, device: str) -> None:
-    for row, name in enumerate(part.names):
+    for row in range(len(part)):
         with torch.no_grad():
-            finite = bool(objectives.logits(model, part.pixels([row]).to(device)).isfinite().all())
-        if not finite:
-            remedy = "see why, or leave the image out"
-            raise InputError(name, "the model must return finite logits for this image", "NaN or infinite ones", remedy) from None
+            check_finite(objectives.logits(model, part.pixels([row]).to(device)), part.names, torch.tensor([row]))
 
 
 def _failure(model: nn.Module, part: Dataset, device: str, cause: BaseException) -> InputError:

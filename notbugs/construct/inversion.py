@@ -14,6 +14,7 @@ from notbugs.construct.base import Constructed, ConstructionStats, Progress, nor
 from notbugs.data import Dataset, Repeated, Rows, from_8bit, joined, map_to_images, to_8bit
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
+from notbugs.models.reading import check_finite
 from notbugs.search import NormBall, objectives
 
 MAX_METRIC_FEATURES = 4096  # beyond, the matrices of `whitened_metric` would cost more than they save
@@ -75,7 +76,7 @@ def invert_features(
     ------
     InputError
         For another start, an index that is not of the data set, fewer versions than models, or versions whose file names are
-        taken.
+        taken; if the features of an image are not finite.
 
     References
     ----------
@@ -114,6 +115,7 @@ def invert_features(
     def invert(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
             wanted = exact.features(images)
+        check_finite(wanted, dataset.names, index % len(dataset), "features")
         # around the start, not the image: the search falls back on the center, and must never fall back on the solution
         first = _noise(images, index, seed) if from_noise else dataset.pixels(other[index]).to(device)
         objective = objectives.feature_matching(fast, wanted, metric)

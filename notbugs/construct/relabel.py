@@ -13,6 +13,7 @@ from notbugs.data import Dataset, Rows, map_to_images, to_8bit
 from notbugs.data.subset import evenly_spaced
 from notbugs.errors import InputError
 from notbugs.models import Model, frozen_copy, fuse_batchnorm
+from notbugs.models.reading import check_finite
 from notbugs.search import NormBall, objectives
 
 KIND_IMAGES = 32  # whose outputs tell logits from probabilities
@@ -65,7 +66,7 @@ def relabel(
     Raises
     ------
     InputError
-        If `keep_label_on` is combined with another loss than the cross-entropy.
+        If `keep_label_on` is combined with another loss than the cross-entropy, or the logits of a clean image are not finite.
 
     References
     ----------
@@ -96,17 +97,18 @@ def relabel(
 
     def perturb(images: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         targets, old = labels[index].to(images.device), dataset.labels[index].to(images.device)
+        objective = objectives.targeted(fast, targets, loss)
         if fast_others:
             objective = objectives.targeted_non_transferable(fast, fast_others, targets, old)
-        else:
-            objective = objectives.targeted(fast, targets, loss)
         found = search.maximize(objective, images, threat_model, steps=steps, rule=rule)
         stored = threat_model.round_to_8bit(found.images, images)
         with torch.no_grad():
             kept = [objectives.logits(other, stored).argmax(1) == old for other in exact_others]
-            reached = objectives.logits(exact, stored).argmax(1) == targets
-            levels = to_8bit(stored)
-            return levels, norms_of(levels, images), reached, torch.stack([reached | True, *kept]).all(0)
+            outputs, levels = objectives.logits(exact, stored), to_8bit(stored)
+        norms, reached = norms_of(levels, images), outputs.argmax(1) == targets
+        unperturbed = norms[:, 0] == 0  # as where a clean image has no finite logits
+        check_finite(outputs[unperturbed.to(outputs.device)], dataset.names, index[unperturbed])
+        return levels, norms, reached, torch.stack([reached | True, *kept]).all(0)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     rows = Rows(labels, dataset.classes, dataset.names)

@@ -1,5 +1,7 @@
 """Images and labels of NumPy, torch and Hugging Face as the parts of a `Dataset`, and back. Pixels stay exact."""
 
+import math
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -7,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from notbugs.data.decode_notes import DARK
 from notbugs.data.eight_bits import from_8bit
 from notbugs.data.images import Images, load_images
 from notbugs.data.names import first_line, numbered
 from notbugs.data.sources.base import MOST_CLASSES
 from notbugs.decoding.decode import place
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,11 +64,25 @@ def parts_of_numpy(
     """Of images (N, H, W), (N, H, W, 1) or (N, H, W, 3). Raises InputError."""
     if not isinstance(images, np.ndarray) or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         got = f"shape {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        remedy = "move the channels to the end: images.transpose(0, 2, 3, 1)"
-        remedy = remedy if isinstance(images, np.ndarray) else "make it a NumPy array: numpy.asarray(images)"
+        remedy = _reshaped(images) if isinstance(images, np.ndarray) else "make it a NumPy array: numpy.asarray(images)"
         raise InputError("images", "must be a NumPy array N x H x W, N x H x W x 1 or N x H x W x 3", got, remedy)
     pixels = torch.from_numpy(np.ascontiguousarray(_levels(images, "images")))
+    if 0 < (highest := int(pixels.amax()) if pixels.numel() else 0) < 255 // DARK:
+        words = f"the images use only values up to {highest} of 255 and are nearly black: multiply them if that is their white"
+        warnings.warn(words, NotbugsWarning, stacklevel=3)  # the caller of Dataset.from_numpy
     return _parts(pixels[:, None] if pixels.ndim == 3 else pixels.movedim(3, 1).contiguous(), labels, classes, names)
+
+
+def _reshaped(images: np.ndarray) -> str:
+    """How to bring an array into a shape that is taken; "" if that is not known."""
+    if images.ndim == 4 and images.shape[1] in (1, 3):
+        return "move the channels to the end: images.transpose(0, 2, 3, 1)"
+    if images.ndim == 4 and images.shape[3] == 4:
+        return "leave the alpha channel out: images[..., :3]"
+    sides = {channels: math.isqrt(images.shape[1] // channels) for channels in (1, 3)} if images.ndim == 2 else {}
+    fitting = [(channels, side) for channels, side in sides.items() if side and channels * side**2 == images.shape[1]]
+    form = ", ".join(f"{side}, {side}" if channels == 1 else f"{side}, {side}, 3" for channels, side in fitting[:1])
+    return f"give each image its shape, such as images.reshape(-1, {form})" if fitting else ""
 
 
 def parts_of_torch(dataset: Any, classes: Sequence[str] | None, names: Sequence[str] | None) -> Parts:
@@ -184,7 +201,8 @@ def _levels(array: np.ndarray, location: str) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind != "f":
-        raise InputError(location, "must be uint8, or floats in [0, 1]", array.dtype, "for 0 to 255: images.astype('uint8')")
+        remedy = "255 * images.astype('uint8')" if array.dtype == bool else "for 0 to 255: images.astype('uint8')"
+        raise InputError(location, "must be uint8, or floats in [0, 1]", array.dtype, remedy)
     levels = np.round(array * 255)
     if not (np.abs(array * 255 - levels).max(initial=0) <= LEVEL and levels.min(initial=0) >= 0 and levels.max(initial=0) <= 255):
         got = f"floats from {array.min():g} to {array.max():g}"
@@ -221,6 +239,9 @@ def _parts(
         remedy = "classes, labels = numpy.unique(labels, return_inverse=True)"
         raise InputError("labels", "must be one whole number for each image", f"{given.dtype}, shape {given.shape}", remedy)
     found = torch.from_numpy(given.astype(np.int64))
+    if len(found) and int(found.min()) < 0:
+        remedy = "leave such images out, or number the labels: classes, labels = numpy.unique(labels, return_inverse=True)"
+        raise InputError("labels", "must be 0 or more", int(found.min()), remedy)
     if classes is None and len(found) and int(found.max()) >= MOST_CLASSES:
         raise InputError("labels", f"must be below {MOST_CLASSES:,}, or have names (classes)", int(found.max()))
     if isinstance(classes, str) or (classes is not None and len({*map(str, classes)}) < len(classes)):

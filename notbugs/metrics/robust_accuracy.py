@@ -13,6 +13,7 @@ from notbugs.attacks.own import attack_name, can_follow_gradients, own_attacks, 
 from notbugs.data import Dataset, map_batches
 from notbugs.errors import InputError
 from notbugs.models import fuse_batchnorm
+from notbugs.models.reading import check_finite
 from notbugs.predict import predict
 from notbugs.search import Attack, NormBall, objectives
 from notbugs.stats import wilson_interval
@@ -132,7 +133,8 @@ def robust_accuracy(
     Raises
     ------
     InputError
-        If the threat models are in different norms, or the model cannot be attacked.
+        If the threat models are in different norms, or the model cannot be attacked, or its logits for a clean image are not
+        finite.
 
     Examples
     --------
@@ -158,7 +160,9 @@ def robust_accuracy(
     def correct_at_each(images: Tensor, index: Tensor) -> Tensor:
         labels = dataset.labels[index].to(images.device)
         with torch.no_grad():
-            correct = {CLEAN: objectives.margin(objectives.logits(fused, images), labels) > 0}  # equal logits are no prediction
+            logits = objectives.logits(fused, images)
+        check_finite(logits, dataset.names, index)
+        correct = {CLEAN: objectives.margin(logits, labels) > 0}  # equal logits are no prediction
         for number, epsilon in enumerate(order):
             of_epsilon = partial(_report, report, index, len(dataset), weights, number)
             ball = NormBall(norms[0], epsilon)

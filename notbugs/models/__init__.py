@@ -11,6 +11,7 @@ from notbugs.models.classifier import (
     frozen_copy,
     head_name,
     memory_format,
+    unchanged,
 )
 from notbugs.models.factory import build
 from notbugs.models.features import with_features, wrap
@@ -38,6 +39,7 @@ __all__ = [
     "load",
     "memory_format",
     "save",
+    "unchanged",
     "user_object",
     "with_features",
     "wrap",

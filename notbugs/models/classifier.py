@@ -168,19 +168,29 @@ def head_name(model: nn.Module) -> str:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, full float32 and no gradients of parameters inside the block; everything is restored afterwards."""
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """The mode of every part of a model, its device and which parameters have gradients are restored after the block."""
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    device = next((parameter.device for parameter, _ in flags), None)
     try:
-        model.eval().requires_grad_(False)
-        with precision.full_precision():
-            yield
+        yield
     finally:
         for module, training in modes:
             module.training = training
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+        if device is not None and flags[0][0].device != device:
+            model.to(device)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, full float32 and no gradients of parameters inside the block; everything is restored afterwards."""
+    with unchanged(model):
+        model.eval().requires_grad_(False)
+        with precision.full_precision():
+            yield
 
 
 def memory_format(model: nn.Module) -> torch.memory_format:
@@ -197,9 +207,13 @@ def _corrupts_channels_last(module: nn.Module) -> bool:
 def copied(model: nn.Module) -> nn.Module:
     """A copy; the model itself if it cannot be copied."""
     try:
-        return copy.deepcopy(model)
+        duplicate = copy.deepcopy(model)
     except Exception:  # locks, open files: a user's network may hold anything
         return model
+    for parameter in duplicate.parameters():
+        if not parameter.is_leaf:  # the copies of TorchScript's parameters are computed from them
+            parameter.detach_()
+    return duplicate
 
 
 def frozen_copy(model: nn.Module, device: torch.device | str = "cpu") -> Any:

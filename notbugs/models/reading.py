@@ -161,6 +161,14 @@ class FixedProgram(nn.Module):
         return self.program(images)
 
 
+def check_finite(outputs: Tensor, names: Sequence[str], index: Tensor, what: str = "logits") -> None:
+    """Raises InputError for the first image, names[index], for which a model's outputs are not finite."""
+    finite = outputs.flatten(1).isfinite().all(1)
+    if not bool(finite.all()):
+        rule, remedy = f"the model must return finite {what} for this image", "see why, or leave the image out"
+        raise InputError(names[int(index[int((~finite).nonzero()[0])])], rule, "NaN or infinite ones", remedy)
+
+
 def padded(images: Tensor, count: int) -> Tensor:
     """As many images as a network takes: the last one again and again; of none, none."""
     missing = count - len(images)

@@ -272,12 +272,12 @@ def _encodable(cell: object) -> object:
 
 def _read_metadata(folder: Path) -> dict[str, Any]:
     remedy = "name another folder, or remove it and run again"
+    content = read_at_most(folder / "run.json", MOST_METADATA)
     try:
-        metadata = json.loads(read_at_most(folder / "run.json", MOST_METADATA))
+        metadata = json.loads(content)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(str(folder / "run.json"), "must be readable JSON", str(error), remedy) from None
+        got = str(error) if content.strip(b"\0") else "zero bytes alone, as a power failure leaves"
+        raise InputError(str(folder / "run.json"), "must be readable JSON", got, remedy) from None
     if isinstance(metadata, dict) and "asked" in metadata and "format" not in metadata:
         raise InputError("run folder", f"must be of format {FORMAT}", f"{folder}, written by the first version", remedy)
     if not isinstance(metadata, dict) or not all(isinstance(metadata.get(key), dict) for key in ("arguments", "stages")):

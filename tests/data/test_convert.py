@@ -16,7 +16,7 @@ from notbugs import data
 from notbugs.data import Dataset
 from notbugs.data.images import LazyImages
 from notbugs.decoding.decode import DecodeOptions
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 
 LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
 
@@ -105,6 +105,17 @@ def test_other_data_sets_are_refused_with_a_remedy() -> None:
         Dataset.from_torch([])
     with pytest.raises(InputError, match=r"transpose\(0, 2, 3, 1\)"):
         Dataset.from_numpy(pixels.transpose(0, 3, 1, 2), [0, 1])
+    with pytest.raises(InputError, match=r"leave the alpha channel out: images\[\.\.\., :3\]"):
+        Dataset.from_numpy(np.zeros((2, 4, 4, 4), np.uint8), [0, 1])
+    for columns, shape in ((64, "8, 8"), (3072, "32, 32, 3")):
+        with pytest.raises(InputError, match=rf"give each image its shape, such as images.reshape\(-1, {shape}\)"):
+            Dataset.from_numpy(np.zeros((2, columns), np.uint8), [0, 1])
+    with pytest.raises(InputError, match=r"got bool; 255 \* images.astype\('uint8'\)"):
+        Dataset.from_numpy(pixels.astype(bool), [0, 1])
+    with pytest.raises(InputError, match="labels: must be 0 or more, got -1; leave such images out"):
+        Dataset.from_numpy(pixels, [-1, -1])
+    with pytest.warns(NotbugsWarning, match="the images use only values up to 1 of 255 and are nearly black: multiply them"):
+        Dataset.from_numpy(pixels + 1, [0, 1])
     with pytest.raises(InputError, match=r"numpy\.unique"):
         Dataset.from_numpy(pixels, np.array(["cat", "dog"]))
     with pytest.raises(InputError, match="labels: must be from 0 to 0"):

@@ -127,6 +127,17 @@ def test_weights_need_their_network(network: nn.Module, part: Dataset, raises_on
         classifier_by_name("other.pt", classes=CLASSES, network="torch_code:network", part=part)
 
 
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(
+    kind: torch.dtype, network: nn.Module, part: Dataset, raises_one_line: Raises
+) -> None:
+    """They were copied in silence: quantized ones without their scale, complex ones without their imaginary part."""
+    torch.save({key: value.to(kind) for key, value in network.state_dict().items()}, "other.pt")
+    words = str(kind).removeprefix("torch.")
+    with raises_one_line(rf"^other.pt: must hold floating-point weights, got 8 weights .* in {words} for one; of quantized ones"):
+        classifier_by_name("other.pt", classes=CLASSES, network="torch_code:network", part=part)
+
+
 def test_layout_of_robust_networks_of_madrylab(network: nn.Module, part: Dataset) -> None:
     """As robustness/train.py saves an AttackerModel inside DataParallel: with dill, the network twice, its pixel statistics."""
     weights = of_madrylab(network, [0.3], [0.6])

@@ -58,7 +58,7 @@ def locate_tree(source: Path, by_name: Mapping[str, Sequence[Archive]], config: 
         except InputError as error:
             parameter, rule, got, remedy = error.args
             shards = (
-                "; or put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg"
+                "; or put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg (a KEY ends at its first dot)"
                 if "label for each image" in rule and not got.startswith("no images")
                 else ""
             )

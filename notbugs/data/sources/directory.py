@@ -225,6 +225,10 @@ def _parquet_files(listing: Listing, folder: Path) -> list[Path]:
         configurations = {path.relative_to(folder).parts[0] for path in found if path.parent != folder}
         if len(configurations) > 1 and not all(split_of(name) for name in configurations):
             names = listed(sorted(configurations))
+            if all("=" in name for name in configurations):
+                table = "pyarrow.dataset.dataset(FOLDER, partitioning='hive').to_table()"
+                remedy = f"write one file: pyarrow.parquet.write_table({table}, FILE)"
+                raise InputError(str(folder), "is divided by the values of a column, which its files do not hold", names, remedy)
             raise InputError(str(folder), "has several folders of parquet files", names, "name one of them as DATASET")
         levels += [found] if found else []
     if len(levels) > 1:

@@ -30,7 +30,7 @@ class ImageCells(Sequence[EncodedImage]):
     paths : list
         What the cell of each row says of its file.
     empty : frozenset of int
-        The rows that have no cell.
+        The rows that have no cell, or one without bytes and path.
     without : frozenset of int
         The rows that have no bytes, but may name a file.
     rows : sequence of int
@@ -101,6 +101,7 @@ class _Facts:
             if array.null_count:
                 kind.update(first + row for row, valid in enumerate(array.is_valid().to_pylist()) if not valid)
         self.paths += piece.field("path").to_pylist()
+        self.empty.update(row for row in self.without if row >= first and not self.paths[row])
 
     def cells(self, read: Callable[[int], bytes | None]) -> ImageCells:
         return ImageCells(read, self.paths, frozenset(self.empty), frozenset(self.without | self.empty), range(len(self.paths)))

@@ -72,7 +72,12 @@ def _file_column(table: Table, index: FileIndex, config: DataConfig, enough: flo
     for other in [column for column in candidates if different[column] >= different[chosen]]:  # labels repeat
         if any(row[other] and row[chosen] and index.find(row[other], beside) != index.find(row[chosen], beside) for row in rows):
             rule, names = "it must be clear which column names the files", [table.columns[column] for column in (chosen, other)]
-            raise InputError(printable(str(table.path)), rule, listed(names), "choose it with --file-column NAME")
+            raise InputError(
+                printable(str(table.path)),
+                rule,
+                listed([name or "one without a name" for name in names]),
+                "choose it with --file-column NAME",
+            )
     return chosen
 
 

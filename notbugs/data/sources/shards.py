@@ -25,7 +25,7 @@ from notbugs.errors import InputError
 LABEL_ENDINGS = (".cls", ".json", ".txt")  # in this order, if a key has several
 DATA_FILES = (".npz", ".npy", ".h5", ".hdf5", ".pt", ".pth", ".safetensors", ".parquet", ".arrow", ".bin", ".csv")
 MOST_LABEL = 2**20  # bytes of a file with a label
-NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg; class folders: --all-classes"
+NOT_LABELED = "put KEY.cls, KEY.json or KEY.txt beside each KEY.jpg (a KEY ends at its first dot); class folders: --all-classes"
 
 
 ONE_LABEL = "write the one label into it, or take it out of the archive"

@@ -226,7 +226,8 @@ def _unusable_rows(images: ImageCells, labels: Sequence[object], column: str) ->
 def _may_hold_images(feature: object) -> bool:
     import datasets
 
-    return isinstance(feature, datasets.Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
+    packed = isinstance(feature, dict) and "bytes" in feature
+    return packed or isinstance(feature, datasets.Image) or getattr(feature, "dtype", "") in ("binary", "large_binary")
 
 
 def _image_cells(dataset: str, table: Any, name: str, files: Sequence[Path]) -> ImageCells:

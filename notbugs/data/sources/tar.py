@@ -129,12 +129,17 @@ def _members(stream: BinaryIO, size: int, most: int | None = None) -> Iterator[M
                 raise _TooManyError
             if info.issym() or info.islnk() or info.issparse() or not (info.isreg() or info.isdir()):
                 raise ValueError(f"it holds a link or no ordinary file: {printable(info.name)}")
-            if not is_printable(info.name) or info.size < 0 or info.offset_data + info.size > size:
+            if not is_printable(info.name) or info.size < 0:
                 raise ValueError(f"the file {printable(info.name)} has a damaged header")
+            if info.offset_data + info.size > size:
+                raise ValueError(f"the file {printable(info.name)} is cut off, or has a damaged header")
             if info.name.startswith("/") or ".." in info.name.split("/"):
                 raise ValueError(f"it holds a file that leads out of the folder: {printable(info.name)}")
             if info.isreg():
                 yield Member(info.name, info.offset_data, info.size)
+        stream.seek(archive.offset)
+        if not stream.read(1):
+            raise ValueError("it ends without a block of zeros: it is cut off, or was not closed")
         stream.seek(archive.offset)
         while rest := stream.read(2**20):
             if rest.strip(b"\0"):

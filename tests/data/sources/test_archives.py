@@ -117,6 +117,17 @@ def test_links_in_a_tar_are_refused(tmp_path: Path) -> None:
         assert "a link or no ordinary file: 9.png" in load_error(path)
 
 
+def test_a_tar_that_is_cut_off_between_two_files_is_not_a_smaller_data_set(tmp_path: Path) -> None:
+    content = shard(tmp_path / "set.tar").read_bytes()
+    with tarfile.open(tmp_path / "set.tar") as archive:
+        ends = [*[member.offset for member in archive][1:], archive.offset]
+    for end in ends:
+        (tmp_path / "cut.tar").write_bytes(content[:end])
+        assert "it ends without a block of zeros: it is cut off, or was not closed" in load_error(tmp_path / "cut.tar")
+        (tmp_path / "cut.tar").write_bytes(content[: end - 600])
+        assert "cannot be read as a tar archive" in load_error(tmp_path / "cut.tar")
+
+
 def test_a_damaged_header_does_not_end_the_list(tmp_path: Path) -> None:
     path = shard(tmp_path / "set.tar")
     content = bytearray(path.read_bytes())

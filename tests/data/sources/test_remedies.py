@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
+import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 import torch
@@ -624,6 +625,33 @@ def test_labels_in_parquet_that_are_true_or_false(tmp_path: Path) -> None:
     parquet(label=[True, False] * 4)(tmp_path)
     loaded = data.load(tmp_path / "s.parquet", test=".").test
     assert loaded.classes == ("False", "True") and loaded.labels.tolist() == [1, 0] * 4
+
+
+def test_rows_whose_image_has_no_bytes_and_no_path_are_left_out(tmp_path: Path) -> None:
+    cells = [{"bytes": png(i), "path": None} for i in range(7)] + [{"bytes": None, "path": None}]
+    parquet(image=cells)(tmp_path)
+    assert "train row 7: has no image; repair or remove it, or pass --skip-unreadable" in load_error(tmp_path / "s.parquet")
+    assert len(data.load(tmp_path / "s.parquet", test=".", skip_unreadable=True).test) == 7
+    cells[7]["path"] = "7.png"
+    parquet(image=cells, mask=cells)(tmp_path)
+    assert "lacks the bytes of some images, got the path 7.png" in load_error(tmp_path / "s.parquet", skip_unreadable=True)
+
+
+def test_a_second_column_of_images_is_said(tmp_path: Path) -> None:
+    parquet(mask=[{"bytes": png(i), "path": None} for i in range(8)])(tmp_path)
+    (said,) = [note for note in data.load(tmp_path / "s.parquet").notes if "not read" in note]
+    assert said.endswith("not read, though they may be images: mask")
+
+
+def test_parquet_files_in_folders_by_label(tmp_path: Path) -> None:
+    table = pyarrow.table({"image": [{"bytes": png(i), "path": None} for i in range(8)], "label": NUMBERS})
+    pyarrow.parquet.write_to_dataset(table, tmp_path / "set", partition_cols=["label"])
+    assert "set: is divided by the values of a column, which its files do not hold, got label=0, label=1" in load_error(
+        tmp_path / "set"
+    )
+    whole = pyarrow.dataset.dataset(tmp_path / "set", partitioning="hive").to_table()
+    pyarrow.parquet.write_table(whole, tmp_path / "s.parquet")
+    assert data.load(tmp_path / "s.parquet", test=".").test.labels.tolist() == sorted(NUMBERS)
 
 
 def test_rows_that_are_left_out_are_listed_under_their_own_numbers(tmp_path: Path) -> None:
