@@ -7,8 +7,9 @@ from pathlib import Path
 from markdown_format import table
 from markdown_studies import replication_lines
 
-from notbugs.report import tables
+from notbugs.report import tables, transferability
 from notbugs.report.about import stages_by_device
+from notbugs.report.analyses import corruption_difference, saliency_difference
 from notbugs.report.findings import findings
 from notbugs.report.findings.replication import replication_rows
 from notbugs.report.format import Estimate, decimal, minus, percent
@@ -157,7 +158,7 @@ def _controls(results: StudyResults) -> Iterator[str]:
             *(MODELS[entry.model].trained_on, f"{100 * entry.accuracy:.1f}", control_short(entry.control)),
             *(f"{100 * entry.control_accuracy:.1f}", entry.excess.points_cell),
         ]
-        for entry in results.excesses()
+        for entry in transferability.excesses(results)
     ]
     if lines:
         yield table(columns, lines)
@@ -176,7 +177,7 @@ def _leakage(results: StudyResults) -> Iterator[str]:
         *("other model predicts the new label", "other model keeps the label", "highest test accuracy", "last test accuracy"),
     )
     lines = []
-    for entry in results.label_leakage():
+    for entry in transferability.label_leakage(results):
         leakage = [entry.probes[name].accuracy for name in LEAKAGE_PROBES]
         estimates = [entry.target_reached, entry.separability, *leakage]
         estimates += [entry.other_model_predicts_new_label, entry.other_model_keeps_label]
@@ -208,16 +209,16 @@ def _transfer(results: StudyResults) -> Iterator[str]:
         *("other mistake", "transfer rate, targeted"),
     )
     lines = []
-    for target in results.transfer_targets("standard"):
-        _, same, other = results.mistake_shares("standard", target)
+    for target in transferability.transfer_targets(results, "standard"):
+        _, same, other = transferability.mistake_shares(results, "standard", target)
         random, untargeted, targeted = (
-            results.transfer_rate("standard", target, kind) for kind in ("random", "untargeted", "targeted")
+            transferability.transfer_rate(results, "standard", target, kind) for kind in ("random", "untargeted", "targeted")
         )
-        clean = results.transfer_clean_accuracy("standard", target)
+        clean = transferability.transfer_clean_accuracy(results, "standard", target)
         lines.append([target, *map(_cell, (clean, random, untargeted, same, other, targeted))])
     if lines:
         yield table(columns, lines)
-    found = results.accuracy_transfer_correlation()
+    found = transferability.accuracy_transfer_correlation(results)
     if found:
         lines = [[ARCHITECTURES.get(name, name), percent(x), percent(y)] for name, x, y in found.points]
         yield table(("network", "accuracy after D_det", "transfer rate"), lines)
@@ -225,24 +226,27 @@ def _transfer(results: StudyResults) -> Iterator[str]:
 
 
 def _by_source(results: StudyResults) -> Iterator[str]:
-    sources = [source for source in TRANSFER_SOURCES if results.transfer_targets(source)]
+    sources = [source for source in TRANSFER_SOURCES if transferability.transfer_targets(results, source)]
     if not sources:
         return
     networks = ("reinit-1", *ARCHITECTURES)
     means = []
     for source in sources:
-        rates = [rate.mean for name in networks if (rate := results.transfer_rate(source, name, "targeted"))]
+        rates = [rate.mean for name in networks if (rate := transferability.transfer_rate(results, source, name, "targeted"))]
         means.append(percent(sum(rates) / len(rates)) if rates else "")
     label = f"targeted transfer rate, mean over the {len(networks)} networks"
     titles = ["0 (standard)" if source == "standard" else EPSILON_TEXTS[source] for source in sources]
     yield table(("ε of the source's adversarial training", *titles), [[label, *means]])
-    lines = [[source, *(_percent(results.transfer_rate(source, name)) for name in TRANSFER_TARGETS)] for source in sources]
+    lines = [
+        [source, *(_percent(transferability.transfer_rate(results, source, name)) for name in TRANSFER_TARGETS)]
+        for source in sources
+    ]
     yield table(("source", *TRANSFER_TARGETS), lines)
 
 
 def _error_consistency(results: StudyResults) -> Iterator[str]:
     def kappa(model: str, other: str) -> str:
-        found = results.error_consistency(model, other).consistency if model != other else None
+        found = transferability.error_consistency(results, model, other).consistency if model != other else None
         return decimal(found.mean) if found else ""
 
     names = [name for name in CONSISTENCY_MODELS if any(kappa(name, other) for other in CONSISTENCY_MODELS)]
@@ -287,7 +291,7 @@ def _alignment_differences(results: StudyResults) -> Iterator[str]:
     pairs = dict.fromkeys((row.model, row.other_model) for row in rows if row.model in (*ANALYZED_MODELS, *STRONG_MODELS))
     lines = []
     for model, other in pairs:
-        found = results.saliency_difference(model, other, "gradient", "alignment")
+        found = saliency_difference(results, model, other, "gradient", "alignment")
         if found:
             ends = minus(f"[{found.ci_low:z.2f}, {found.ci_high:z.2f}]")
             lines.append([f"{model} − {other}", f"{minus(f'{found.mean:+z.2f}')} {ends}"])
@@ -298,7 +302,7 @@ def _alignment_differences(results: StudyResults) -> Iterator[str]:
 def _corruption_differences(results: StudyResults) -> Iterator[str]:
     """Adversarially trained minus standard, in percentage points, mean over severities."""
     names = dict.fromkeys(row.corruption for row in results.rows(CorruptionDifferenceRow))
-    found = {name: results.corruption_difference("adversarial", name) for name in names}
+    found = {name: corruption_difference(results, "adversarial", name) for name in names}
     lines = [[CORRUPTION_TITLES.get(name, name), each.points_cell] for name, each in found.items() if each]
     if lines:
         yield table(("corruption", "difference, 95 % CI"), lines)

@@ -1,57 +1,25 @@
-"""Results of a study: the only reader of its tables. Means over seeds, differences, and their 95 % CIs. Imports no torch."""
+"""Results of a study: the only reader of its tables; names, and accuracies with their 95 % CIs. Imports no torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from notbugs.report.aggregate import (
-    AccuracyTransferCorrelation,
-    ErrorConsistency,
-    ExcessOverControl,
-    LabelLeakage,
-    LeakageProbe,
-    peak_and_last,
-    saliency_estimate,
-)
 from notbugs.report.format import Estimate, percent
 from notbugs.report.seed_mean import Value, seed_mean
 from notbugs.review import answers
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.metadata import NORM_NAMES, StudyMetadata
-from notbugs.runs.tables.analyses import (
-    CorruptionDifferenceRow,
-    CorruptionRow,
-    FourierRow,
-    NTKAccuracyRow,
-    SaliencyDifferenceRow,
-    SaliencyRow,
-)
-from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.review import ReviewAnswerRow
 from notbugs.runs.tables.row import AnyRow, Row
 from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
-from notbugs.runs.tables.transferability import (
-    ControlRow,
-    ErrorConsistencyRow,
-    PerturbationLeakageRow,
-    RobustFeatureLeakageRow,
-    TransferRow,
-)
 from notbugs.stats import newcombe_difference, student_interval, wilson_interval
 from notbugs.study.catalog import in_order
 from notbugs.study.catalog.datasets import SETS
-from notbugs.study.catalog.models import ANALYZED_MODELS, MODELS, OWN_MODELS, TABLE_MODELS, trained_on
-from notbugs.study.comparisons import CONTROLS_OF, LEAKAGE_PROBES
+from notbugs.study.catalog.models import MODELS, TABLE_MODELS
 
-CORRUPTIONS = ("clean", "noise", "blur", "fog", "contrast", "jpeg")
 CLEAN, HALF, FULL = 0, 1, 2  # radius: no attack, epsilon / 2, epsilon
-# Architectures of figure 3, the source's own first: as targets of its examples -> trained on D_det
-TRAINED_ON_D_DET = {
-    "reinit-1": trained_on("next-labels"),
-    **{spec.architecture: name for name, spec in MODELS.items() if spec.trained_on == "next-labels" and spec.architecture},
-}
 
 
 class CurvePoint(NamedTuple):
@@ -192,8 +160,7 @@ class StudyResults:
         Estimate or None
             None if it was not measured. CI: Student's over seeds; of one seed, or of seeds that agree, Wilson's over images.
         """
-        rows = [*self.accuracy_by_seed(model, set, radius).values()]
-        return _mean_accuracy(rows) if rows else None
+        return _mean_accuracy(self.accuracy_by_seed(model, set, radius).values())
 
     def accuracy_curve(self, model: str) -> list[CurvePoint]:
         """Accuracy on the test images at every epsilon that all seeds have, ascending.
@@ -209,9 +176,9 @@ class StudyResults:
         for epsilon in sorted(set[float]().union(*by_seed.values())):
             measured = {seed: rows[epsilon] for seed, rows in by_seed.items() if epsilon in rows}
             lowest |= {seed: row for seed, row in measured.items() if row.accuracy <= lowest.get(seed, row).accuracy}
-            if len(measured) == len(by_seed):
-                attack = next(iter(measured.values())).attack
-                points.append(CurvePoint(epsilon, _mean_accuracy([lowest[seed] for seed in measured]), attack))
+            mean = _mean_accuracy(lowest[seed] for seed in measured)
+            if mean and len(measured) == len(by_seed):
+                points.append(CurvePoint(epsilon, mean, next(iter(measured.values())).attack))
         return points
 
     def difference(self, model: tuple[str, int], other: tuple[str, int], comparisons: int = 1) -> Estimate | None:
@@ -247,14 +214,18 @@ class StudyResults:
 
     def training_accuracy(self, model: str) -> float | None:
         """Accuracy on the training set's own labels in the last epoch, mean over seeds."""
-        last = {row.seed: row.accuracy for row in sorted(self.rows(TrainingRow), key=lambda row: row.epoch) if row.model == model}
-        return sum(last.values()) / len(last) if last else None
+        last = [row.accuracy for row in self._last_epochs(model)]
+        return sum(last) / len(last) if last else None
 
     def accuracy_before_adapting(self, model: str) -> Estimate | None:
         """Clean accuracy on (some of) the test images before batch-norm statistics were taken anew, mean over seeds."""
-        last = {row.seed: row for row in sorted(self.rows(TrainingRow), key=lambda row: row.epoch) if row.model == model}
-        values = (Value(row.test_accuracy) for row in last.values() if row.test_accuracy is not None)
+        values = (Value(row.test_accuracy) for row in self._last_epochs(model))
         return seed_mean(values, share=True) if self.adapts_batchnorm else None
+
+    def _last_epochs(self, model: str) -> list[TrainingRow]:
+        """The last row of each seed."""
+        rows = sorted((row for row in self.rows(TrainingRow) if row.model == model), key=lambda row: row.epoch)
+        return [*{row.seed: row for row in rows}.values()]
 
     def below_chance(self, found: Estimate) -> str:
         """That an accuracy lies measurably below chance level, which a constant answer keeps under any attack; "" if not."""
@@ -265,133 +236,7 @@ class StudyResults:
         above = found.ci_low > self.chance or math.isnan(self.chance)
         return self.below_chance(found) or ("" if above else f"not measurably above chance ({percent(self.chance)})")
 
-    def robust_version_accuracy(self, set: str, radius: int) -> Estimate | None:
-        """Accuracy of the classifier trained on D_R, on this version of its images."""
-        rows = [row for row in self.rows(RobustVersionRow) if row.set == set]
-        epsilons = sorted({row.epsilon for row in rows})
-        if len(epsilons) <= radius:
-            return None
-        measured = (row for row in rows if row.epsilon == epsilons[radius])
-        return seed_mean((Value(row.accuracy, row.ci_low, row.ci_high, row.n) for row in measured), share=True)
-
-    # ---- controls and transferability ----------------------------------------------------------------------------------------
-
-    def excesses(self) -> list[ExcessOverControl]:
-        """Each relabeled result with each of its controls: those of the study itself, then the user's own."""
-        found: dict[tuple[str, str], list[ControlRow]] = {}
-        for row in self.rows(ControlRow):
-            found.setdefault((row.model, row.control), []).append(row)
-        models = in_order(CONTROLS_OF, (model for model, _ in found))
-        order = sorted(found, key=lambda pair: (models.index(pair[0]), pair[1] in OWN_MODELS))
-        return [ExcessOverControl.of(found[pair]) for pair in order]
-
-    def label_leakage(self) -> list[LabelLeakage]:
-        """What gives the labels of each relabeled set away."""
-        names = in_order(SETS, (row.set for row in self.rows(PerturbationLeakageRow)))
-        return [self._label_leakage(name) for name in names]
-
-    def _label_leakage(self, name: str) -> LabelLeakage:
-        rows = [row for row in self.rows(PerturbationLeakageRow) if row.set == name]
-        probes = {
-            model: LeakageProbe.of([row for row in self.rows(RobustFeatureLeakageRow) if (row.set, row.model) == (name, model)])
-            for model in LEAKAGE_PROBES
-        }
-        peak, last = peak_and_last(row for row in self.rows(TrainingRow) if row.model == trained_on(name))
-        return LabelLeakage(
-            name,
-            seed_mean((Value(row.target_reached) for row in self.rows(SetRow) if row.set == name), share=True),
-            seed_mean((Value(row.accuracy, row.ci_low, row.ci_high, row.n) for row in rows), share=True),
-            probes,
-            seed_mean((Value(row.other_model_predicts_new_label) for row in rows), share=True),
-            seed_mean((Value(row.other_model_keeps_label) for row in rows), share=True),
-            peak,
-            last,
-        )
-
-    def _transfer(self, source: str, target: str, perturbation: str) -> list[TransferRow]:
-        wanted = (source, target, perturbation)
-        return [row for row in self.rows(TransferRow) if (row.source, row.target, row.perturbation) == wanted]
-
-    def transfer_targets(self, source: str) -> list[str]:
-        """Models on which the examples of a source were evaluated."""
-        return [*dict.fromkeys(row.target for row in self.rows(TransferRow) if row.source == source)]
-
-    def transfer_clean_accuracy(self, source: str, target: str) -> Estimate | None:
-        """Clean accuracy of a target on the images of a source's examples."""
-        rows = [row for row in self.rows(TransferRow) if (row.source, row.target) == (source, target)]
-        return seed_mean((Value(row.clean_accuracy, n=row.n) for row in rows), share=True)
-
-    def transfer_rate(self, source: str, target: str, perturbation: str = "untargeted") -> Estimate | None:
-        """Share of adversarial examples of one model that another misclassifies, of images that both classify correctly.
-
-        perturbation: untargeted, targeted (then: predicted as the target class), or random (of the same size).
-        """
-        rows = self._transfer(source, target, perturbation)
-        return seed_mean((Value(row.transfer_rate, row.ci_low, row.ci_high, row.n) for row in rows), share=True)
-
-    def mistake_shares(self, source: str, target: str) -> tuple[Estimate | None, Estimate | None, Estimate | None]:
-        """Of untargeted examples: shares that are not misclassified, with the source's mistake, with another mistake."""
-        rows = [row for row in self._transfer(source, target, "untargeted") if row.n]
-        counts = [[(r.not_misclassified, r.n) for r in rows], [(r.same_mistake, r.n) for r in rows]]
-        counts += [[(r.other_mistake, r.n) for r in rows]]
-        none, same, other = (seed_mean((Value(count / n, n=n) for count, n in each), share=True) for each in counts)
-        return none, same, other
-
-    def own_rate(self, source: str, perturbation: str = "untargeted") -> Estimate | None:
-        """Share of a model's adversarial examples that it misclassifies itself, of the images that some target has."""
-        rows = [row for row in self.rows(TransferRow) if (row.source, row.perturbation) == (source, perturbation)]
-        return seed_mean((Value(row.source_rate, n=row.n) for row in rows if row.target == rows[0].target), share=True)
-
-    def accuracy_transfer_correlation(self) -> AccuracyTransferCorrelation | None:
-        """Figure 3 of Ilyas et al. 2019, from means over seeds; None unless each architecture has both figures."""
-        points = []
-        for target, model in TRAINED_ON_D_DET.items():
-            accuracy, rate = self.accuracy(model), self.transfer_rate("standard", target)
-            if accuracy is None or rate is None:
-                return None
-            points.append((target, accuracy.mean, rate.mean))
-        seeds = len(self.accuracy_by_seed(trained_on("next-labels")))
-        return AccuracyTransferCorrelation.of(points, seeds)
-
-    def error_consistency(self, model: str, other: str) -> ErrorConsistency:
-        """Whether two models make the same mistakes, in either order of the pair."""
-        rows = [row for row in self.rows(ErrorConsistencyRow) if {row.model, row.other_model} == {model, other}]
-        return ErrorConsistency.of(rows)
-
-    # ---- analyses ------------------------------------------------------------------------------------------------------------
-
-    def saliency(self, model: str, method: str, measure: str) -> Estimate | None:
-        """One measure of a model's attributions, mean over seeds."""
-        return saliency_estimate((row for row in self.rows(SaliencyRow) if row.model == model), method, measure)
-
-    def saliency_difference(self, model: str, other: str, method: str, measure: str) -> Estimate | None:
-        """The same, model minus other, image by image."""
-        wanted = (model, other, method, measure)
-        rows = self.rows(SaliencyDifferenceRow)
-        found = [row for row in rows if (row.model, row.other_model, row.method, row.measure) == wanted]
-        return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
-
-    def corruption_accuracy(self, model: str, corruption: str, severity: int | None = None) -> float | None:
-        """Accuracy under a corruption, mean over seeds and, unless one is given, over severities."""
-        rows = [row for row in self.rows(CorruptionRow) if (row.model, row.corruption) == (model, corruption)]
-        shares = [row.accuracy for row in rows if severity in (None, row.severity)]
-        return sum(shares) / len(shares) if shares else None
-
-    def corruption_difference(self, model: str, corruption: str, other: str = "standard") -> Estimate | None:
-        """Accuracy of a model minus that of another, mean over severities."""
-        wanted = (model, other, corruption)
-        rows = self.rows(CorruptionDifferenceRow)
-        found = [row for row in rows if (row.model, row.other_model, row.corruption) == wanted]
-        return seed_mean(Value(row.value, row.ci_low, row.ci_high, row.n) for row in found)
-
-    def ntk_accuracy(self, eigenvectors: int, *, attacked: bool) -> Estimate | None:
-        """Accuracy of kernel regression on the first eigenvectors."""
-        rows = [row for row in self.rows(NTKAccuracyRow) if row.eigenvectors == eigenvectors and bool(row.epsilon) == attacked]
-        return seed_mean((Value(row.accuracy, row.ci_low, row.ci_high, row.n) for row in rows), share=True)
-
-    def fourier_models(self) -> list[str]:
-        """Models of which the sensitivity to Fourier basis vectors was measured."""
-        return in_order(ANALYZED_MODELS, (row.model for row in self.rows(FourierRow)))
+    # ---- human review ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def _answers(self) -> tuple[list[ReviewAnswerRow], str]:
@@ -408,10 +253,5 @@ class StudyResults:
         return self._answers[1]
 
 
-def _mean_accuracy(rows: Sequence[AccuracyRow]) -> Estimate:
-    """Mean over seeds. CI: Student's over seeds; of one seed, or of seeds that agree, Wilson's over images."""
-    first, values = rows[0], [row.accuracy for row in rows]
-    if len({*values}) == 1:
-        return Estimate(first.accuracy, first.ci_low, first.ci_high, first.n, len(rows), False)
-    mean, low, high = student_interval(values)
-    return Estimate(mean, max(low, 0.0), min(high, 1.0), first.n, len(rows), True)
+def _mean_accuracy(rows: Iterable[AccuracyRow]) -> Estimate | None:
+    return seed_mean((Value(row.accuracy, row.ci_low, row.ci_high, row.n) for row in rows), share=True)

@@ -42,7 +42,9 @@ def seed_mean(values: Iterable[Value], *, share: bool = False, difference: bool 
     measured = [value for value in values if value.value is not None]
     if not measured:
         return None
-    first, means = measured[0], [round(value.value or 0.0, 9) for value in measured]  # or rounding errors would be differences
+    first, means = measured[0], [value.value or 0.0 for value in measured]
+    if not share:  # or rounding errors would be differences; equal shares, which are quotients of counts, have none
+        means = [round(mean, 9) for mean in means]
     if len(set(means)) == 1:
         low, high = (math.nan if end is None else end for end in (first.ci_low, first.ci_high))
         return Estimate(means[0], low, high, first.n, len(means), False)

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from notbugs.report.aggregate import saliency_estimate
+from notbugs.report.analyses import CORRUPTIONS, corruption_accuracy, fourier_models, ntk_accuracy, saliency_estimate
 from notbugs.report.findings.replication import FIGURE_3, PAPER_FIGURES, PERTURBATIONS, replication_rows
 from notbugs.report.format import Estimate, decimal, interval, minus, percent, plain
-from notbugs.report.results import CLEAN, CORRUPTIONS, FULL, HALF, TRAINED_ON_D_DET, StudyResults
+from notbugs.report.results import CLEAN, FULL, HALF, StudyResults
 from notbugs.report.seed_mean import Value, seed_mean
+from notbugs.report.transferability import TRAINED_ON_D_DET, accuracy_transfer_correlation, excesses, transfer_rate
 from notbugs.review import answers
 from notbugs.runs.tables.analyses import CorruptionRow, FourierRow, NTKAccuracyRow, SaliencyRow
 from notbugs.runs.tables.replication import ReplicationRow
@@ -105,7 +106,7 @@ def controls_table(results: StudyResults) -> Table:
     """Each relabeled result, and below it each of its controls: accuracy in percent, and the excess in percentage points."""
     lines: list[list[str]] = []
     model = ""
-    for entry in results.excesses():
+    for entry in excesses(results):
         if entry.model != model:
             model = entry.model
             lines.append([_with_paper_name(_trained_on(model)), f"{100 * entry.accuracy:.1f}", ""])
@@ -181,11 +182,11 @@ def figure_3_table(results: StudyResults) -> Table:
         return columns, []
     lines = []
     for entry in FIGURE_3:
-        here, rate = results.accuracy(TRAINED_ON_D_DET[entry.target]), results.transfer_rate("standard", entry.target)
+        here, rate = results.accuracy(TRAINED_ON_D_DET[entry.target]), transfer_rate(results, "standard", entry.target)
         if here and rate:
             cells = [f"{entry.accuracy:g}", f"{100 * here.mean:.1f}", f"{entry.transfer_rate:g}", f"{100 * rate.mean:.1f}"]
             lines.append([f"{entry.name} (here: {entry.target})", *cells])
-    if found := results.accuracy_transfer_correlation():
+    if found := accuracy_transfer_correlation(results):
         of_paper = correlation([entry.accuracy for entry in FIGURE_3], [entry.transfer_rate for entry in FIGURE_3])
         here = found.correlation
         cell = f"{decimal(here.mean)} {interval(here.ci_low, here.ci_high, 2)}, {here.n} networks"
@@ -225,7 +226,7 @@ def corruptions_table(results: StudyResults) -> Table:
     kinds = in_order(CORRUPTIONS, (row.corruption for row in rows))
     lines = []
     for model in in_order(ANALYZED_MODELS, (row.model for row in rows)):
-        shares = [results.corruption_accuracy(model, kind) for kind in kinds]
+        shares = [corruption_accuracy(results, model, kind) for kind in kinds]
         lines.append([model, *(MISSING if share is None else percent(share) for share in shares)])
     return ["model", *kinds], lines
 
@@ -233,7 +234,7 @@ def corruptions_table(results: StudyResults) -> Table:
 def fourier_table(results: StudyResults) -> Table:
     """Error rate of each model with one Fourier basis vector added: mean over low frequencies, and over high ones."""
     rows = results.rows(FourierRow)
-    lines = [[name, *fourier_cells([row for row in rows if row.model == name])] for name in results.fourier_models()]
+    lines = [[name, *fourier_cells([row for row in rows if row.model == name])] for name in fourier_models(results)]
     return ["model", *FOURIER_COLUMNS], lines
 
 
@@ -250,7 +251,7 @@ def ntk_table(results: StudyResults) -> Table:
     """Accuracy of kernel regression on the first eigenvectors, clean and under attack."""
     lines = []
     for count in dict.fromkeys(row.eigenvectors for row in results.rows(NTKAccuracyRow)):
-        found = [results.ntk_accuracy(count, attacked=attacked) for attacked in (False, True)]
+        found = [ntk_accuracy(results, count, attacked=attacked) for attacked in (False, True)]
         lines.append([str(count), *(estimate.cell if estimate else MISSING for estimate in found)])
     return ["eigenvectors", "clean", "under attack"], lines
 

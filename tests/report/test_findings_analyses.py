@@ -15,9 +15,9 @@ from scipy import stats as scipy_stats
 from notbugs import metrics
 from notbugs.metrics import corruptions
 from notbugs.report import tables
-from notbugs.report.aggregate import rank_correlation_of_drop
+from notbugs.report.analyses import CORRUPTIONS, rank_correlation_of_drop
 from notbugs.report.findings import analyses
-from notbugs.report.results import CORRUPTIONS, StudyResults
+from notbugs.report.results import StudyResults
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, NTKFeatureRow, SaliencyDifferenceRow, SaliencyRow
 from notbugs.study.catalog.models import ANALYZED_MODELS, ANALYZED_TITLES, MODELS
 

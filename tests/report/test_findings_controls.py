@@ -26,9 +26,9 @@ from report.test_results import FALLING, RISING, UNRELATED, points, shares
 from scipy import stats as scipy_stats
 
 from notbugs.report import tables
-from notbugs.report.aggregate import ExcessOverControl
 from notbugs.report.findings import controls, findings
 from notbugs.report.results import StudyResults
+from notbugs.report.transferability import ExcessOverControl, accuracy_transfer_correlation, excesses
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import SetRow
 from notbugs.runs.tables.transferability import ControlRow, TransferRow
@@ -102,7 +102,7 @@ def test_what_remains_without_already_predicted_images_counts_as_a_control(tmp_p
     assert finding.text.endswith("accuracy is not measurably above chance level: these images may explain the result.")
     assert "so it may explain the result:" not in finding.text
     wanted = ("trained-on-random-labels-filtered", "trained-on-random-labels-shuffled")
-    (filtered,) = [entry for entry in results.excesses() if (entry.model, entry.control) == wanted]
+    (filtered,) = [entry for entry in excesses(results) if (entry.model, entry.control) == wanted]
     assert filtered.above_chance.ci_low <= 0 and (filtered.excess.ci_low > 0) == (noise < 0.1)
     assert find(results, D_DET).status == "supported"
 
@@ -151,7 +151,7 @@ def test_d_rand_with_labels_that_are_right_by_chance(
     results = full_study(tmp_path, seeds, controls=lambda seed: control_rows(accuracies, seed))
     finding = find(results, INCL_TRUE)
     assert finding.status == status
-    (entry,) = [entry for entry in results.excesses() if entry.control == f"{model}-class-patterns"]
+    (entry,) = [entry for entry in excesses(results) if entry.control == f"{model}-class-patterns"]
     assert f"test accuracy {100 * mean_share(accuracy, seeds):.1f} %" in finding.text
     assert f"reaches {100 * entry.control_accuracy:.1f} %" in finding.text
     assert f"{entry.excess.points} (95 % CI {entry.excess.interval} over" in finding.text
@@ -276,7 +276,7 @@ def test_correlation_of_accuracy_and_transfer(
     results = full_study(tmp_path, seeds, **points(RISING, rates))
     finding = find(results, FIGURE_3)
     assert finding.status == status and words in finding.text
-    found = results.accuracy_transfer_correlation()
+    found = accuracy_transfer_correlation(results)
     assert found
     mean, low, high = (f"{value:.2f}" for value in found.correlation[:3])
     others = f"{found.without_own.mean:.2f} without the source's own"
@@ -370,7 +370,7 @@ def test_an_incomplete_sweep_gives_no_finding(tmp_path: Path) -> None:
 
 def test_a_quick_study_has_no_such_findings(tmp_path: Path) -> None:
     results = full_study(tmp_path / "quick", 2, controls=None, transfer=None, error_consistency=None)
-    assert controls.findings(results) == [] and tables.controls_table(results)[1] == [] and results.excesses() == []
+    assert controls.findings(results) == [] and tables.controls_table(results)[1] == [] and excesses(results) == []
     RunFolder.open(tmp_path / "empty", {}).close()
     assert controls.findings(StudyResults.read(tmp_path / "empty")) == []
 

@@ -12,7 +12,8 @@ from scipy import stats as scipy_stats
 from notbugs import report, stats
 from notbugs.report import tables
 from notbugs.report.findings.replication import FIGURE_3, PAPER_FIGURES
-from notbugs.report.results import TRAINED_ON_D_DET, StudyResults
+from notbugs.report.results import StudyResults
+from notbugs.report.transferability import TRAINED_ON_D_DET
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.row import Row, cells
 from notbugs.runs.tables.transferability import TransferRow

@@ -26,7 +26,9 @@ from report.conftest import (
 )
 from scipy import stats as scipy_stats
 
-from notbugs.report.results import TRAINED_ON_D_DET, StudyResults
+from notbugs.report import transferability
+from notbugs.report.results import StudyResults
+from notbugs.report.transferability import TRAINED_ON_D_DET
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, TrainingRow
 from notbugs.runs.tables.transferability import ControlRow, PerturbationLeakageRow, RobustFeatureLeakageRow, TransferRow
@@ -76,7 +78,11 @@ def test_an_empty_run_has_no_results(tmp_path: Path) -> None:
     results = StudyResults.read(tmp_path)
     assert math.isnan(results.chance) and results.models() == results.sets() == [] and results.seeds == 0
     assert results.accuracy("standard") is None and results.difference(("standard", 0), ("standard", 2)) is None
-    assert results.accuracy_transfer_correlation() is None and results.review_answers == [] and results.review_problem == ""
+    assert (
+        transferability.accuracy_transfer_correlation(results) is None
+        and results.review_answers == []
+        and results.review_problem == ""
+    )
 
 
 # ---- controls and transferability --------------------------------------------------------------------------------------------
@@ -91,7 +97,7 @@ def test_an_excess_has_newcombes_interval() -> None:
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_excesses_are_those_of_the_table(tmp_path: Path, seeds: int) -> None:
     results = full_study(tmp_path, seeds)
-    entries = results.excesses()
+    entries = transferability.excesses(results)
     assert [(one.model, one.control) for one in entries] == [(row.model, row.control) for row in control_rows(ACCURACIES, 0)]
     for entry in entries:
         rows = [row for row in results.rows(ControlRow) if (row.model, row.control) == (entry.model, entry.control)]
@@ -105,22 +111,25 @@ def test_excesses_are_those_of_the_table(tmp_path: Path, seeds: int) -> None:
 
 def test_transfer_rates_and_shares_of_mistakes(tmp_path: Path) -> None:
     results = full_study(tmp_path, 3)
-    rate, shares = results.transfer_rate("standard", "vgg"), results.mistake_shares("standard", "vgg")
+    rate, shares = (
+        transferability.transfer_rate(results, "standard", "vgg"),
+        transferability.mistake_shares(results, "standard", "vgg"),
+    )
     assert rate and all(shares)
     assert sum(share.mean for share in shares if share) == pytest.approx(1)
     assert shares[1] and shares[2] and shares[1].mean + shares[2].mean == pytest.approx(rate.mean)
     wanted = student([Counted(RATES["vgg"], seed).accuracy for seed in range(3)])
     assert (rate.ci_low, rate.ci_high) == pytest.approx(wanted)
-    assert results.transfer_rate("standard", "nobody") is None
-    own, noise = results.own_rate("standard"), results.own_rate("standard", "random")
+    assert transferability.transfer_rate(results, "standard", "nobody") is None
+    own, noise = transferability.own_rate(results, "standard"), transferability.own_rate(results, "standard", "random")
     assert own and own.mean == 0.99 and noise and noise.mean == 0.05
 
 
 def test_no_transfer_rate_is_below_0(tmp_path: Path) -> None:
     """Of seeds at 0, 1 and 0 %, Student's interval would go below."""
     results = full_study(tmp_path, 3, transfer=lambda seed: transfer_rows({"vgg": 0.0}, seed, 0.0))
-    none, same, _ = results.mistake_shares("standard", "vgg")
-    for share in (results.transfer_rate("standard", "vgg"), same):
+    none, same, _ = transferability.mistake_shares(results, "standard", "vgg")
+    for share in (transferability.transfer_rate(results, "standard", "vgg"), same):
         assert share and share.ci_low == 0 < share.mean < share.ci_high
     assert none and none.ci_low < none.mean < none.ci_high == 1
 
@@ -128,21 +137,21 @@ def test_no_transfer_rate_is_below_0(tmp_path: Path) -> None:
 def test_error_consistency_takes_a_pair_in_either_order(tmp_path: Path) -> None:
     results = full_study(tmp_path, 2)
     for pair in (("standard", "reinit-1"), ("reinit-1", "standard")):
-        found = results.error_consistency(*pair)
+        found = transferability.error_consistency(results, *pair)
         means = {name: estimate.mean for name, estimate in vars(found).items()}
         assert means == {
             "agreement": 0.96, "both_wrong": 12, "same_mistake": 0.75, "same_mistake_by_chance": 0.25, "consistency": 0.4,
         }  # fmt: skip
         same = found.same_mistake
         assert same and (same.ci_low, same.ci_high) == wilson_interval(9, 12)  # both seeds agree
-    assert set(vars(results.error_consistency("standard", "vgg")).values()) == {None}
+    assert set(vars(transferability.error_consistency(results, "standard", "vgg")).values()) == {None}
 
 
 def test_same_mistakes_over_seeds_are_a_share_and_leave_out_seeds_without_any(tmp_path: Path) -> None:
     """9 of 12, 12 of 12, and none that both misclassify: two seeds count, and their interval ends at 100 %."""
     counts = [(12, 9), (12, 12), (0, 0)]
     results = full_study(tmp_path, 3, error_consistency=lambda seed: consistency_rows(seed, *counts[seed]))
-    same = results.error_consistency("standard", "reinit-1").same_mistake
+    same = transferability.error_consistency(results, "standard", "reinit-1").same_mistake
     assert same and (same.mean, same.ci_low, same.ci_high, same.seeds, same.over_seeds) == (0.875, 0, 1, 2, True)
 
 
@@ -170,7 +179,7 @@ def test_label_leakage_joins_its_tables(tmp_path: Path) -> None:
         return [TrainingRow(epoch=epoch, test_accuracy=share, **common) for epoch, share in enumerate((None, 0.8, 0.5))]
 
     made = {"perturbations": perturbations, "probes": probes, "training": training}
-    (line,) = made_study(tmp_path, 2, made, n=500).label_leakage()
+    (line,) = transferability.label_leakage(made_study(tmp_path, 2, made, n=500))
     assert (line.set, line.target_reached, line.peak, line.last) == ("next-labels", None, 0.8, 0.5)
     assert line.separability and line.separability.mean == 0.3 and line.separability.ci_low == 0.25
     assert line.probes["robust-linear"].accuracy and line.probes["robust-linear"].accuracy.mean == 0.2
@@ -214,7 +223,7 @@ def shares(results: StudyResults, seed: int) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize("rates", [RISING, FALLING, UNRELATED], ids=["rising", "falling", "unrelated"])
 def test_one_seeds_correlation_has_fishers_interval(tmp_path: Path, rates: dict[str, float]) -> None:
     results = full_study(tmp_path, 1, **points(RISING, rates))
-    found = results.accuracy_transfer_correlation()
+    found = transferability.accuracy_transfer_correlation(results)
     wanted = scipy_stats.pearsonr(*shares(results, 0))
     ends = wanted.confidence_interval(0.95)
     assert found and found.correlation.mean == pytest.approx(wanted.statistic)
@@ -229,7 +238,7 @@ def test_the_correlation_is_that_of_means_over_seeds_and_its_interval_over_archi
     tmp_path: Path, rates: dict[str, float], seeds: int
 ) -> None:
     results = full_study(tmp_path, seeds, **points(RISING, rates))
-    found = results.accuracy_transfer_correlation()
+    found = transferability.accuracy_transfer_correlation(results)
     assert found
     by_seed = zip(*map(partial(shares, results), range(seeds)), strict=True)
     means = [[sum(column) / seeds for column in zip(*each, strict=True)] for each in by_seed]
@@ -246,7 +255,7 @@ def test_the_correlation_is_that_of_means_over_seeds_and_its_interval_over_archi
 
 def test_equal_rates_have_no_correlation(tmp_path: Path) -> None:
     results = full_study(tmp_path, 1, transfer=lambda seed: transfer_rows(dict.fromkeys(NETWORKS, 0.5), seed))
-    found = results.accuracy_transfer_correlation()
+    found = transferability.accuracy_transfer_correlation(results)
     assert found and found.correlation.mean == 0 and found.correlation.ci_low < 0 < found.correlation.ci_high
 
 
@@ -254,7 +263,7 @@ def test_an_architecture_missing_in_one_seed_has_the_mean_of_the_others_and_in_a
     def partly(seed: int) -> list[TransferRow]:
         return transfer_rows({name: rate for name, rate in RATES.items() if seed != 1 or name != "mixer"}, seed)
 
-    found = full_study(tmp_path / "partly", 3, transfer=partly).accuracy_transfer_correlation()
+    found = transferability.accuracy_transfer_correlation(full_study(tmp_path / "partly", 3, transfer=partly))
     assert found and found.correlation.seeds == 3 and found.correlation.n == 6
     assert found.points[-1][2] == pytest.approx(sum(Counted(RATES["mixer"], seed).accuracy for seed in (0, 2)) / 2)
     assert found.points[1][2] == pytest.approx(mean_share(RATES["vgg"], 3))
@@ -265,7 +274,7 @@ def test_an_architecture_missing_in_one_seed_has_the_mean_of_the_others_and_in_a
             {"accuracy": lambda seed: accuracy_rows(accuracies, seed)},
         )
     ):
-        assert full_study(tmp_path / f"none{place}", 2, **lost).accuracy_transfer_correlation() is None
+        assert transferability.accuracy_transfer_correlation(full_study(tmp_path / f"none{place}", 2, **lost)) is None
 
 
 def test_the_architectures_of_figure_3_are_those_of_the_catalog() -> None:

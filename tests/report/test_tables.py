@@ -8,6 +8,7 @@ from report.conftest import MEASURED, accuracy_row, full_study, quick_study, wil
 from notbugs.models import TRANSFER_ARCHITECTURES, sklearn_learners
 from notbugs.report import tables
 from notbugs.report.results import StudyResults
+from notbugs.report.transferability import excesses
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import FourierRow
 from notbugs.study.catalog.models import ARCHITECTURES, LEARNERS, MAIN_MODELS, MODELS
@@ -70,7 +71,7 @@ def test_relabeled_sets_have_the_next_class_and_their_control_or_say_that_it_was
 def test_the_controls_table_has_the_excesses(tmp_path: Path, seeds: int) -> None:
     results = full_study(tmp_path, seeds)
     columns, lines = tables.controls_table(results)
-    entries = results.excesses()
+    entries = excesses(results)
     own = [line for line in lines if not line[0].startswith("  ")]
     by_model = {entry.model: f"{100 * entry.accuracy:.1f}" for entry in entries}
     assert [(name.split(" (")[0], accuracy) for name, accuracy, _ in own] == [

@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 from report.conftest import accessibility_problems, open_page
 
 from notbugs import report
-from notbugs.report import tables
+from notbugs.report import tables, transferability
 from notbugs.report.results import StudyResults
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import SetRow
@@ -25,7 +25,7 @@ def test_the_page_has_every_section_and_fits(chromium: Browser, full_run: RunFol
         assert page.locator(f"h2#{section}").count() == 1
     assert page.locator("tbody tr:not(:has(th[scope=row]))").count() == 0
     lines = page.locator("table[aria-labelledby=controls-caption] >> nth=0 >> tbody tr")
-    excesses = StudyResults(full_run).excesses()
+    excesses = transferability.excesses(StudyResults(full_run))
     assert lines.count() == len(excesses)
     assert excesses[0].excess.points_cell in " ".join(lines.first.inner_text().split())
     for chart in ("sweep-chart", "correlation-chart"):
@@ -59,7 +59,7 @@ def test_the_main_table_has_the_models_of_a_quick_study(full_run: RunFolder) -> 
     columns, rows = tables.accuracy_table(results)
     assert [row[0] for row in rows] == [*MAIN_MODELS]
     assert columns[0] == "model"
-    found = results.accuracy_transfer_correlation()
+    found = transferability.accuracy_transfer_correlation(results)
     assert found is not None
     assert len(found.points) == 6
     assert -1 <= found.correlation.ci_low <= found.correlation.mean <= found.correlation.ci_high <= 1

@@ -1,9 +1,9 @@
 """Findings of the analyses of a finished study: attributions, common corruptions, the neural tangent kernel."""
 
-from notbugs.report.aggregate import rank_correlation_of_drop
+from notbugs.report.analyses import CORRUPTIONS, corruption_difference, rank_correlation_of_drop, saliency, saliency_difference
 from notbugs.report.findings.base import Finding, Status
 from notbugs.report.format import Estimate, decimal, interval, join_names, minus, percent, signed
-from notbugs.report.results import CORRUPTIONS, StudyResults
+from notbugs.report.results import StudyResults
 from notbugs.runs.tables.analyses import NTKFeatureRow
 from notbugs.study.catalog.models import ANALYZED_MODELS, ANALYZED_TITLES
 
@@ -18,10 +18,10 @@ def findings(results: StudyResults) -> list[Finding]:
 
 def _alignment(results: StudyResults) -> Finding | None:
     def difference(model: str, other: str) -> Estimate | None:
-        return results.saliency_difference(model, other, "gradient", "alignment")
+        return saliency_difference(results, model, other, "gradient", "alignment")
 
-    means = {name: results.saliency(name, "gradient", "alignment") for name in ANALYZED_MODELS}
-    chance = results.saliency("standard", "gradient", "chance_alignment")
+    means = {name: saliency(results, name, "gradient", "alignment") for name in ANALYZED_MODELS}
+    chance = saliency(results, "standard", "gradient", "chance_alignment")
     robust, data = difference("adversarial", "standard"), difference("trained-on-robust", "standard")
     control, versions = difference("trained-on-nonrobust", "standard"), difference("trained-on-robust", "trained-on-nonrobust")
     if not (robust and data and control and versions and chance):
@@ -45,7 +45,7 @@ def _alignment(results: StudyResults) -> Finding | None:
 
 def _faithfulness(results: StudyResults) -> Finding | None:
     def both(measure: str) -> list[Estimate]:
-        found = [results.saliency(name, "integrated", measure) for name in COMPARED]
+        found = [saliency(results, name, "integrated", measure) for name in COMPARED]
         return [estimate for estimate in found if estimate]
 
     gains, low, alignment = both("deletion_gain"), both("low_frequency_energy"), both("alignment")
@@ -68,7 +68,7 @@ def _faithfulness(results: StudyResults) -> Finding | None:
 
 
 def _corruptions(results: StudyResults) -> Finding | None:
-    found = {name: results.corruption_difference("adversarial", name) for name in CORRUPTIONS}
+    found = {name: corruption_difference(results, "adversarial", name) for name in CORRUPTIONS}
     known = {name: estimate for name, estimate in found.items() if estimate}
     if len(known) < 2:
         return None

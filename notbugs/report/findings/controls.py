@@ -3,11 +3,19 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from notbugs.report.aggregate import ExcessOverControl
 from notbugs.report.findings.base import Finding, Status
 from notbugs.report.findings.construction import relabel_problems
 from notbugs.report.format import Estimate, decimal, interval, minus, percent
 from notbugs.report.results import CLEAN, StudyResults
+from notbugs.report.transferability import (
+    ExcessOverControl,
+    accuracy_transfer_correlation,
+    error_consistency,
+    excesses,
+    mistake_shares,
+    own_rate,
+    transfer_rate,
+)
 from notbugs.runs.tables.study import SetRow
 from notbugs.stats import student_interval
 from notbugs.study.catalog.datasets import DATASETS
@@ -27,7 +35,7 @@ NETWORKS = ("reinit-1", *ARCHITECTURES)  # targets that differ from the source
 
 def findings(results: StudyResults) -> list[Finding]:
     """The findings of a full study, in reading order; of a quick one on controls of the user's own, if there are any."""
-    entries = results.excesses()
+    entries = excesses(results)
     found = [
         _exceeds_controls(results, entries, "random-labels", "D_rand"),
         _incl_true(entries),
@@ -152,14 +160,14 @@ def _incl_true(entries: Sequence[ExcessOverControl]) -> Finding | None:
 def _transfer(results: StudyResults, titles: Mapping[str, str], who: str) -> Finding | None:
     known = {}
     for name in titles:
-        rate, random = (results.transfer_rate("standard", name, perturbation) for perturbation in ("untargeted", "random"))
+        rate, random = (transfer_rate(results, "standard", name, perturbation) for perturbation in ("untargeted", "random"))
         if rate and random:
             known[name] = rate, random
     if not known:
         return None
     listed = ", ".join(f"{titles[name]} {percent(rate.mean)}" for name, (rate, _) in known.items())
-    same = [found.mean for name in known if (found := results.mistake_shares("standard", name)[1])]
-    own = results.own_rate("standard")
+    same = [found.mean for name in known if (found := mistake_shares(results, "standard", name)[1])]
+    own = own_rate(results, "standard")
     source = f"; the standard model itself misclassifies {own.percent}" if own else ""
     mistakes = f" With the same mistake as the standard model: {percent(min(same))} to {percent(max(same))}." if same else ""
     text = (
@@ -177,8 +185,8 @@ def _transfer(results: StudyResults, titles: Mapping[str, str], who: str) -> Fin
 
 
 def _initialization(results: StudyResults) -> Finding | None:
-    same, other = results.transfer_rate("standard", "same-init"), results.transfer_rate("standard", "reinit-1")
-    random = results.transfer_rate("standard", "reinit-1", "random")
+    same, other = transfer_rate(results, "standard", "same-init"), transfer_rate(results, "standard", "reinit-1")
+    random = transfer_rate(results, "standard", "reinit-1", "random")
     if not (same and other and random):
         return None
     text = (
@@ -187,7 +195,7 @@ def _initialization(results: StudyResults) -> Finding | None:
     )
     for set in ("random-labels", "next-labels"):
         text += _same_initialization(results, set)
-    found = results.error_consistency("standard", "reinit-1")
+    found = error_consistency(results, "standard", "reinit-1")
     share, chance, both = found.same_mistake, found.same_mistake_by_chance, found.both_wrong
     if share and chance and both:
         text += (
@@ -213,7 +221,7 @@ def _same_initialization(results: StudyResults, set: str) -> str:
 
 
 def _accuracy_and_transfer(results: StudyResults) -> Finding | None:
-    found = results.accuracy_transfer_correlation()
+    found = accuracy_transfer_correlation(results)
     if found is None:
         return None
     whole, others = found.correlation, found.without_own
@@ -233,7 +241,7 @@ def _accuracy_and_transfer(results: StudyResults) -> Finding | None:
 
 
 def _robust_sources(results: StudyResults) -> Finding | None:
-    rates = {source: [results.transfer_rate(source, name, "targeted") for name in NETWORKS] for source in TRANSFER_SOURCES}
+    rates = {source: [transfer_rate(results, source, name, "targeted") for name in NETWORKS] for source in TRANSFER_SOURCES}
     known = {source: [rate for rate in found if rate] for source, found in rates.items()}
     if any(len(found) < len(NETWORKS) for found in known.values()):
         return None

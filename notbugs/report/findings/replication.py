@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from notbugs.report.format import Estimate
 from notbugs.report.results import StudyResults
-from notbugs.runs.tables.replication import ReplicationRow
+from notbugs.report.seed_mean import Value, seed_mean
+from notbugs.runs.tables.replication import ReplicationRow, RobustVersionRow
 from notbugs.study.catalog.models import trained_on
 
 PERTURBATIONS = ("clean", "half", "full")  # of epsilon
@@ -90,9 +91,14 @@ def replication_rows(results: StudyResults) -> list[ReplicationRow]:
 
 
 def _here(results: StudyResults, entry: PaperFigures, radius: int) -> Estimate | None:
-    if entry.robust_version:
-        return results.robust_version_accuracy(entry.set, radius)
-    return results.accuracy(entry.model, entry.set, radius)
+    if not entry.robust_version:
+        return results.accuracy(entry.model, entry.set, radius)
+    rows = [row for row in results.rows(RobustVersionRow) if row.set == entry.set]
+    epsilons = sorted({row.epsilon for row in rows})
+    if len(epsilons) <= radius:
+        return None
+    measured = (row for row in rows if row.epsilon == epsilons[radius])
+    return seed_mean((Value(row.accuracy, row.ci_low, row.ci_high, row.n) for row in measured), share=True)
 
 
 def _row(entry: PaperFigures, perturbation: str, paper: float | None, here: Estimate) -> ReplicationRow:

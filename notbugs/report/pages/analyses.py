@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from notbugs.report import render, tables
+from notbugs.report.analyses import CORRUPTIONS, corruption_accuracy, corruption_difference, fourier_models
 from notbugs.report.format import Estimate, interval, percent
 from notbugs.report.render import Charts, Context
-from notbugs.report.results import CORRUPTIONS, StudyResults
+from notbugs.report.results import StudyResults
 from notbugs.review import answers
 from notbugs.runs.tables.analyses import CorruptionDifferenceRow, CorruptionRow, FourierRow, NTKFeatureRow, SaliencyPictureRow
 from notbugs.runs.tables.review import ReviewAnswerRow
@@ -26,7 +27,7 @@ def sections(results: StudyResults) -> tuple[Context, Charts]:
     charts: Charts = {"corruptions-chart": _corruptions_chart(results)} if results.rows(CorruptionRow) else {}
     shape = results.metadata.data.shape
     width = shape[2] if len(shape) == 3 else 0
-    for place, model in enumerate(results.fourier_models()):
+    for place, model in enumerate(fourier_models(results)):
         charts[f"fourier-{place}"] = _fourier_chart(
             [row for row in fourier if row.model == model], model, _limits(fourier), width
         )
@@ -39,7 +40,7 @@ def sections(results: StudyResults) -> tuple[Context, Charts]:
         "saliency_pictures": _saliency_pictures(results),
         "corruptions": tables.corruptions_table(results),
         "corruption_differences": _corruption_differences(results),
-        "fourier_models": results.fourier_models(),
+        "fourier_models": fourier_models(results),
         "fourier": tables.fourier_table(results),
         "ntk": tables.ntk_table(results),
         "review": tables.review_table(results),
@@ -63,7 +64,7 @@ def _corruption_differences(results: StudyResults) -> dict[str, dict[str, Estima
     rows = results.rows(CorruptionDifferenceRow)
     kinds = in_order(CORRUPTIONS, (row.corruption for row in rows))
     models = [name for name in SHOWN_MODELS if name != "standard" and any(row.model == name for row in rows)]
-    return {kind: {name: results.corruption_difference(name, kind) for name in models} for kind in kinds}
+    return {kind: {name: corruption_difference(results, name, kind) for name in models} for kind in kinds}
 
 
 # ---- corruptions -----------------------------------------------------------------------------------------------------------
@@ -96,7 +97,7 @@ def _corruption_values(results: StudyResults) -> list[dict[str, object]]:
     for kind in in_order(CORRUPTIONS[1:], (row.corruption for row in rows if row.corruption != "clean")):
         for model in (name for name in SHOWN_MODELS if any(row.model == name for row in rows)):
             for severity in SEVERITIES:
-                share = results.corruption_accuracy(model, kind if severity else "clean", severity)
+                share = corruption_accuracy(results, model, kind if severity else "clean", severity)
                 if share is not None:
                     value = {"model": model, "severity": severity, "share": share, "accuracy": percent(share)}
                     values.append({"corruption": kind, **value})

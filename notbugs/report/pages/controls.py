@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from notbugs.report import render
-from notbugs.report.aggregate import ErrorConsistency
+from notbugs.report import render, transferability
 from notbugs.report.format import Estimate, percent
 from notbugs.report.render import Charts, Context
 from notbugs.report.results import HALF, StudyResults
@@ -57,18 +56,18 @@ class SweepPoint:
 
 def sections(results: StudyResults) -> tuple[Context, Charts]:
     """Context of controls.html.jinja, empty for a quick study without own controls, and the charts."""
-    correlation, sweep = results.accuracy_transfer_correlation(), epsilon_sweep(results)
+    correlation, sweep = transferability.accuracy_transfer_correlation(results), epsilon_sweep(results)
     charts: Charts = {"correlation-chart": _correlation_chart(correlation.points)} if correlation else {}
     charts |= {"sweep-chart": _sweep_chart(sweep)} if sweep else {}
     sets = [name for name in SETS if name != "test"]
     models = results.models_on_other_sets()
     return {
-        "excesses": results.excesses(),
+        "excesses": transferability.excesses(results),
         "control_title": control_title,
         "trained_on": {name: spec.trained_on for name, spec in MODELS.items()},
         "next_labels": next_labels(results),
         "probes": [PROBE_NAMES[name] for name in LEAKAGE_PROBES],
-        "leakage": results.label_leakage(),
+        "leakage": transferability.label_leakage(results),
         "targets": transfer_targets(results),
         "matrix": transfer_matrix(results),
         "epsilon_texts": EPSILON_TEXTS,
@@ -93,13 +92,13 @@ def next_labels(results: StudyResults) -> list[NextLabels]:
 def transfer_targets(results: StudyResults) -> list[TransferTarget]:
     """What adversarial examples of the standard model do to each target."""
     found = []
-    for target in in_order(TARGET_TITLES, results.transfer_targets("standard")):
-        _, same, other = results.mistake_shares("standard", target)
+    for target in in_order(TARGET_TITLES, transferability.transfer_targets(results, "standard")):
+        _, same, other = transferability.mistake_shares(results, "standard", target)
         rates = {
-            perturbation: results.transfer_rate("standard", target, perturbation)
+            perturbation: transferability.transfer_rate(results, "standard", target, perturbation)
             for perturbation in ("random", "untargeted", "targeted")
         }
-        clean = results.transfer_clean_accuracy("standard", target)
+        clean = transferability.transfer_clean_accuracy(results, "standard", target)
         title = TARGET_TITLES.get(target, "")
         found.append(TransferTarget(target, title, clean=clean, same_mistake=same, other_mistake=other, **rates))
     return found
@@ -108,7 +107,10 @@ def transfer_targets(results: StudyResults) -> list[TransferTarget]:
 def transfer_matrix(results: StudyResults) -> dict[str, dict[str, Estimate | None]]:
     """Untargeted transfer rates: by source, by network."""
     names = [name for name in TARGET_TITLES if name not in LEARNERS]
-    found = {source: {target: results.transfer_rate(source, target) for target in names} for source in TRANSFER_SOURCES}
+    found = {
+        source: {target: transferability.transfer_rate(results, source, target) for target in names}
+        for source in TRANSFER_SOURCES
+    }
     return {source: row for source, row in found.items() if any(row.values())}
 
 
@@ -117,18 +119,20 @@ def epsilon_sweep(results: StudyResults) -> list[SweepPoint]:
     points = []
     for source, text in EPSILON_TEXTS.items():
         for perturbation in ("untargeted", "targeted"):
-            rates = [results.transfer_rate(source, target, perturbation) for target in OTHER_NETWORKS]
+            rates = [transferability.transfer_rate(results, source, target, perturbation) for target in OTHER_NETWORKS]
             known = [rate.mean for rate in rates if rate]
             if known:
                 points.append(SweepPoint(text, perturbation, sum(known) / len(known), len(known)))
     return points
 
 
-def error_consistencies(results: StudyResults) -> dict[str, dict[str, ErrorConsistency]]:
+def error_consistencies(results: StudyResults) -> dict[str, dict[str, transferability.ErrorConsistency]]:
     """Error consistency, model by model."""
     known = {name for row in results.rows(ErrorConsistencyRow) for name in (row.model, row.other_model)}
     names = [name for name in CONSISTENCY_MODELS if name in known]
-    return {one: {other: results.error_consistency(one, other) for other in names if other != one} for one in names}
+    return {
+        one: {other: transferability.error_consistency(results, one, other) for other in names if other != one} for one in names
+    }
 
 
 def _correlation_chart(points: Sequence[tuple[str, float, float]]) -> dict[str, object]:
