@@ -37,7 +37,7 @@ from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.files import FilesConfig
-    from notbugs.files.run import Subset
+    from notbugs.files.subsets import Subset
     from notbugs.runs.folder import RunFolder
     from notbugs.study.config import StudyConfig
 

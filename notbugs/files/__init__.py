@@ -3,9 +3,10 @@
 from notbugs.files.config import FilesConfig, crossfit_config
 from notbugs.files.crossfit import CrossfitConfig
 from notbugs.files.explorer import load_pictures
-from notbugs.files.run import check_fraction, run, split_by_robustness
+from notbugs.files.run import run
 from notbugs.files.scores import per_file
 from notbugs.files.selection import split_by_list
+from notbugs.files.subsets import check_fraction, split_by_robustness
 
 __all__ = [
     "CrossfitConfig",

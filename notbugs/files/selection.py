@@ -11,7 +11,7 @@ from notbugs.data import Dataset, markdown
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError, printable
 from notbugs.files.config import FilesConfig, load_splits
-from notbugs.files.run import Subset, write_subset
+from notbugs.files.subsets import Subset, write_subset
 
 SHOWN = 3  # names in a message
 
