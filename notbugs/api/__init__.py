@@ -2,8 +2,9 @@
 
 from notbugs.api.classifiers import Attacked, attack, train
 from notbugs.api.constructions import make_nonrobust, make_robust, relabel
+from notbugs.api.finished_run import Run
 from notbugs.api.inputs import LabeledData, load_dataset
-from notbugs.api.runs import Run, audit, score_files, study
+from notbugs.api.runs import audit, score_files, study
 
 __all__ = [
     "Attacked",
