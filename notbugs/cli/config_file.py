@@ -39,6 +39,12 @@ def running() -> typer.Context | None:
     return _running.get()
 
 
+def source_of(context: typer.Context, name: str) -> str:
+    """Where an argument of a command is from: COMMANDLINE, DEFAULT_MAP (a file of `--config`) or DEFAULT; "" if it has none."""
+    source = context.get_parameter_source(name)
+    return source.name if source else ""
+
+
 def write_alone(path: Path, option: str = "--out") -> None:
     """No other process writes a file until the command ends. Raises InputError if one does already."""
     from notbugs.atomic import only_writer
@@ -167,5 +173,4 @@ def _keep(context: typer.Context, folder: Path) -> None:
 
 
 def _is_kept(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return name in context.params and name not in NOT_KEPT and source is not None and source.name != "DEFAULT"
+    return name in context.params and name not in NOT_KEPT and source_of(context, name) not in ("", "DEFAULT")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from notbugs.cli.config_file import source_of
 from notbugs.cli.console import How, study_config
 from notbugs.cli.dry_run import DryRun, print_plan
 from notbugs.cli.files import files_config, split_files
@@ -136,8 +137,7 @@ def _refuse_unused(context: typer.Context, *, by_file: bool, listed: bool) -> No
     elif not by_file:
         unused, reason = OF_SCORES, "ranks files: it needs --by-file"
     for name in unused:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if source_of(context, name) == "COMMANDLINE":
             raise InputError("--" + name.replace("_", "-"), reason, context.params.get(name))
 
 

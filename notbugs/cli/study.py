@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from notbugs.cli.config_file import source_of
 from notbugs.cli.console import How, command_line, print_list_of_runs, study_config
 from notbugs.cli.dry_run import DryRun, print_plan
 from notbugs.cli.earlier import command_again, continued, earlier_study, taken_over
@@ -134,8 +135,7 @@ def run(
     Where --out holds a study, it goes on: options that are left out are as in its run.json.
     """
     options = {**{name: value for name, value in locals().items() if name not in ("context", "data_options")}, **data_options}
-    sources = {name: context.get_parameter_source(name) for name in options}
-    given = [name for name, source in sources.items() if source is not None and source.name in ("COMMANDLINE", "DEFAULT_MAP")]
+    given = [name for name in options if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")]
     how = How(workers, executor, device)
     if earlier := earlier_study(out):
         _continue_study(earlier, options, given, how, dry_run)
