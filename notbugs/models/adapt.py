@@ -42,7 +42,8 @@ SIZES = (
     512,
 )  # tried for --resize
 MOST_PIXELS = 2**22  # of a batch that is tried: all batches below for 64x64, up to 27 images of 224x224
-BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # tried for a network that takes no batch of two, or no large one
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # tried for a network that takes no large batch
+ONE_SIZE = (*BATCH_SIZES, 10, 20, 25, 50, 100, 200)  # tried for a network that takes no batch of two
 LARGE_BATCH = 250  # images at once that attacks give to a network on a CPU
 TRIED_PIXELS = 2**20  # of a large batch that is tried: a second at most of small networks
 
@@ -112,7 +113,7 @@ def adapt(
     found = _first_that_works(trial, sample, known, (known.batch_size,))
     if found is None:
         _raise_if_other_images(trial, sample, known, name)
-        sizes = [size for size in BATCH_SIZES if size * sample[0].numel() <= MOST_PIXELS]
+        sizes = [size for size in ONE_SIZE if size * sample[0].numel() <= MOST_PIXELS]
         found = _first_that_works(trial, sample, known, sizes) if known.batch_size is None else None
     if found is None:
         return Adapted(network, tuple(notes))

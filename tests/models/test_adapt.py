@@ -190,7 +190,7 @@ def test_another_size_is_named(raises_one_line: Raises) -> None:
         adapt(Outputs(lambda z: z, pixels=3 * 16 * 16), dataset(), "mine")
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [1, 2, 4, 50])
 def test_a_batch_of_one_size_is_filled_up(count: int) -> None:
     class Fixed(Outputs):
         def forward(self, images: Tensor) -> object:
