@@ -37,6 +37,7 @@ def train(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     stop_early: int | None = None,
+    noise: float = 0.0,
     pretrained: bool = False,
     seed: int = 0,
     bf16: bool | None = None,
@@ -69,6 +70,8 @@ def train(
         Set about a tenth of each class of the training images aside, end training once accuracy on these has not risen for so
         many epochs, and take the best weights. With an adversarial loss it is accuracy under PGD. `notes` of the model has the
         numbers of images and epochs. Test images are not used.
+    noise : float
+        Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1].
     pretrained : bool
         Begin with the weights of `network`, and fine-tune.
     seed : int
@@ -105,12 +108,12 @@ def train(
     >>> model.notes[0]
     'early stopping: 10 of 100 training images are set aside for validation, about 10 % of each class, with seed 0'
     """
-    check_numbers(epsilon=epsilon, learning_rate=learning_rate, weight_decay=weight_decay)
+    check_numbers(epsilon=epsilon, learning_rate=learning_rate, weight_decay=weight_decay, noise=noise)
     check_whole(epochs=epochs, batch_size=batch_size, width=width, seed=seed)
     if network is not None and not isinstance(network, str):
         remedy = "train a network of your own by notbugs.train.fit(network, dataset)"
         raise InputError("network", "must be the name of an architecture", type(network).__name__, remedy)
-    training = SingleTraining(loss, optimizer, stop_early)
+    training = SingleTraining(loss, optimizer, stop_early, noise)
     training.check()
     if out is not None and Path(out).suffix != ".safetensors":
         raise InputError("out", "must end in .safetensors", str(out))

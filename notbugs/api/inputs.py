@@ -20,6 +20,8 @@ from notbugs.data.parts import NO_TEST_PART
 from notbugs.data_config import DataOptions
 from notbugs.errors import InputError, NotbugsWarning, one_line
 from notbugs.models.checkpoint import CheckpointMetadata
+from notbugs.models.reading import check_finite
+from notbugs.search import objectives
 from notbugs.study.given import LoadedClassifier, check_fit, load_fitting
 
 LabeledData = str | PathLike[str] | Splits | Dataset
@@ -33,13 +35,16 @@ _numbers = itertools.count(1)
 
 
 def with_gradients(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, with gradients also where its caller has turned them off (torch.no_grad), and no network changed by it."""
+    """The function, with gradients also where its caller has turned them off: torch.no_grad, torch.inference_mode.
+
+    A network that cannot be copied is used itself; afterwards it has its mode, device and gradients of parameters again.
+    """
 
     @wraps(function)
     def called(*args: P.args, **options: P.kwargs) -> R:
         networks = [given for given in (*args, *options.values()) if isinstance(given, nn.Module)]
         with ExitStack() as stack:
-            for network in networks:  # one that cannot be copied is used itself
+            for network in networks:
                 stack.enter_context(models.unchanged(network))
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
@@ -180,9 +185,10 @@ def classifier(model: Classifier, part: Dataset, device: str, parameter: str = "
         network, metadata = _loaded(model, part, device, parameter)
     except InputError as error:
         name, rule, got, remedy = error.args
-        if "--class-map" not in remedy:
+        if "--class-map" not in remedy or not rule.startswith("must have one output"):
             raise
-        raise InputError(name, rule, got, "let it return those of the data set's classes: logits[:, [0, 3, …]]") from None
+        remedy = "name all its classes in the data set (classes=…), or return the logits of these alone: logits[:, [0, 3, …]]"
+        raise InputError(name, rule, got, remedy) from None
     for note in (*metadata.notes, *_other_pixels(network, part, device)):
         warnings.warn(f"{parameter}: {note}", NotbugsWarning, stacklevel=4)  # the caller of the decorated function
     return network
@@ -198,14 +204,30 @@ def _loaded(model: Classifier, part: Dataset, device: str, parameter: str) -> Lo
     network, notes = models.copied(model).cpu(), tuple[str, ...]()
     if not isinstance(network, models.black_box.BlackBox):
         network, notes = models.adapt.adapt(network, part, parameter)
+        _refuse_not_finite(network, part)
     elif said := models.black_box.settle_single(network, part.pixels(slice(0, models.adapt.SINGLE_OUTPUT_IMAGES))):
         notes = (said,)
     loaded = LoadedClassifier(network, CheckpointMetadata(notes=notes))
     return check_fit(parameter, loaded, part, dataset="the data set", device=device)
 
 
+def _refuse_not_finite(network: nn.Module, part: Dataset) -> None:
+    index = torch.arange(min(2, len(part)))
+    try:
+        with torch.no_grad():
+            outputs = objectives.logits(network, part.pixels(index))
+    except Exception:  # which is said where it is used
+        return
+    check_finite(outputs, part.names, index)
+
+
 def _other_pixels(network: nn.Module, part: Dataset, device: str) -> Iterator[str]:
-    """What is said of a network that is far more accurate with pixels in another range than [0, 1], from 0 to 255 for example."""
+    """What is said of a network that is far more accurate with pixels in another range than [0, 1], from 0 to 255 for example.
+
+    Nothing of a black box: its function gets no pixels outside [0, 1], and each call may cost.
+    """
+    if isinstance(getattr(network, "box", network), models.black_box.BlackBox):
+        return
     sample = part.select(data.evenly_spaced(min(PIXEL_RANGE_IMAGES, len(part)), len(part)))
     try:
         check = pixel_range(network, sample.pixels(slice(None)).to(device), sample.labels.to(device), PIXEL_RANGE_DIFFERENCE)

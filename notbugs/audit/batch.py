@@ -11,6 +11,7 @@ from notbugs import attacks, data, search
 from notbugs.attacks import BUDGETS, MinimumNormResult
 from notbugs.attacks.own import own_attacks
 from notbugs.audit.threats import Threat
+from notbugs.models.reading import not_finite
 from notbugs.search import NormBall, objectives
 from notbugs.search.threat_models import per_image
 
@@ -217,9 +218,8 @@ def _attack_within(batch: _Batch, threat: Threat, nearest: MinimumNormResult) ->
 
 
 def _predictions(logits: Tensor) -> Tensor:
-    """Predicted classes, (N,); -1 where logits are NaN or infinite. Minus infinity is the logarithm of a probability of 0."""
-    broken = logits.isnan().any(1) | logits.isposinf().any(1) | logits.isneginf().all(1)
-    return torch.where(broken, -1, logits.argmax(1))
+    """Predicted classes, (N,); -1 where logits are NaN or infinite."""
+    return torch.where(not_finite(logits), -1, logits.argmax(1))
 
 
 def _minimum_norm(batch: _Batch, ball: NormBall) -> MinimumNormResult:

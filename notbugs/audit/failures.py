@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from notbugs import data
 from notbugs.data import Dataset
 from notbugs.errors import InputError, one_line
-from notbugs.models.reading import check_finite
+from notbugs.models.reading import not_finite_error
 from notbugs.search import objectives
 
 
@@ -28,16 +28,18 @@ def blame_failing_image(model: nn.Module, part: Dataset, device: str) -> Iterato
             raise
         cause = error.__cause__ if isinstance(error, InputError) else error
         if cause is None:
-            if "finite" in str(error):
+            if "finite" in str(error) and error.args[0] == "model":  # not by its image yet
                 _raise_if_not_finite(model, part, device)
             raise
         raise _failure(model, part, device, cause) from cause
 
 
 def _raise_if_not_finite(model: nn.Module, part: Dataset, device: str) -> None:
-    for row in range(len(part)):
+    for row, name in enumerate(part.names):
         with torch.no_grad():
-            check_finite(objectives.logits(model, part.pixels([row]).to(device)), part.names, torch.tensor([row]))
+            finite = bool(objectives.logits(model, part.pixels([row]).to(device)).isfinite().all())
+        if not finite:
+            raise not_finite_error(name) from None
 
 
 def _failure(model: nn.Module, part: Dataset, device: str, cause: BaseException) -> InputError:

@@ -34,6 +34,10 @@ from notbugs.errors import InputError
 if TYPE_CHECKING:
     from notbugs.study.config import StudyConfig
 
+Noise = Annotated[
+    float, typer.Option(metavar="STD", help="Gaussian noise added to each training image: standard deviation, pixels in [0, 1].")
+]
+
 
 @with_data_options
 def train(
@@ -72,6 +76,7 @@ def train(
             "not risen for EPOCHS epochs, and take the best weights. Test images are not used.",
         ),
     ] = None,
+    noise: Noise = 0.0,
     flip: Flip = None,
     data_options: DataOptions = NO_OPTIONS,
     bf16: Bf16 = None,
@@ -90,7 +95,7 @@ def train(
     config = study_config({**locals(), **data_options})
     with progress() as report_progress:
         rows = single.train_and_save(
-            config, out, loss=loss, optimizer=optimizer, stop_early=stop_early, report_progress=report_progress
+            config, out, loss=loss, optimizer=optimizer, stop_early=stop_early, noise=noise, report_progress=report_progress
         )
     for line in _mirroring_lines(config):
         say(line, file=sys.stderr)

@@ -66,7 +66,7 @@ def relabel(
     Raises
     ------
     InputError
-        If `keep_label_on` is combined with another loss than the cross-entropy, or the logits of a clean image are not finite.
+        If `keep_label_on` is combined with another loss than the cross-entropy, or the logits of a clean image are NaN.
 
     References
     ----------
@@ -103,12 +103,12 @@ def relabel(
         found = search.maximize(objective, images, threat_model, steps=steps, rule=rule)
         stored = threat_model.round_to_8bit(found.images, images)
         with torch.no_grad():
-            kept = [objectives.logits(other, stored).argmax(1) == old for other in exact_others]
-            outputs, levels = objectives.logits(exact, stored), to_8bit(stored)
+            outputs, *others = (objectives.logits(each, stored) for each in (exact, *exact_others))
+            levels = to_8bit(stored)
         norms, reached = norms_of(levels, images), outputs.argmax(1) == targets
-        unperturbed = norms[:, 0] == 0  # as where a clean image has no finite logits
-        check_finite(outputs[unperturbed.to(outputs.device)], dataset.names, index[unperturbed])
-        return levels, norms, reached, torch.stack([reached | True, *kept]).all(0)
+        for each in (outputs, *others):  # an image without finite logits is not perturbed
+            check_finite(each[(norms[:, 0] == 0).to(each.device)], dataset.names, index[norms[:, 0] == 0])
+        return levels, norms, reached, torch.stack([reached | True, *(other.argmax(1) == old for other in others)]).all(0)
 
     batch_size = batch_size or precision.default_batch_size(device, dataset.shape)
     rows = Rows(labels, dataset.classes, dataset.names)

@@ -81,8 +81,13 @@ def _reshaped(images: np.ndarray) -> str:
         return "leave the alpha channel out: images[..., :3]"
     sides = {channels: math.isqrt(images.shape[1] // channels) for channels in (1, 3)} if images.ndim == 2 else {}
     fitting = [(channels, side) for channels, side in sides.items() if side and channels * side**2 == images.shape[1]]
-    form = ", ".join(f"{side}, {side}" if channels == 1 else f"{side}, {side}, 3" for channels, side in fitting[:1])
-    return f"give each image its shape, such as images.reshape(-1, {form})" if fitting else ""
+    if not fitting:
+        return ""
+    channels, side = fitting[0]
+    if channels == 1:
+        return f"give each image its shape: images.reshape(-1, {side}, {side})"
+    first, last = f"images.reshape(-1, 3, {side}, {side}).transpose(0, 2, 3, 1)", f"images.reshape(-1, {side}, {side}, 3)"
+    return f"give each image its shape: {first} if a channel follows the other, as in CIFAR-10, else {last}"
 
 
 def parts_of_torch(dataset: Any, classes: Sequence[str] | None, names: Sequence[str] | None) -> Parts:

@@ -170,7 +170,7 @@ def head_name(model: nn.Module) -> str:
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """The mode of every part of a model, its device and which parameters have gradients are restored after the block."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # frozen TorchScript: none
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     device = next((parameter.device for parameter, _ in flags), None)
     try:

@@ -161,12 +161,22 @@ class FixedProgram(nn.Module):
         return self.program(images)
 
 
+def not_finite(outputs: Tensor) -> Tensor:
+    """Whether outputs are NaN or infinite, (N,). Minus infinity, the logarithm of a probability of 0, counts if all are."""
+    outputs = outputs.flatten(1)
+    return outputs.isnan().any(1) | outputs.isposinf().any(1) | outputs.isneginf().all(1)
+
+
+def not_finite_error(name: str, what: str = "logits") -> InputError:
+    """The error for a clean image for which a model's outputs are not finite."""
+    rule, remedy = f"the model must return finite {what} for this image", "see why, or leave the image out"
+    return InputError(name, rule, "NaN or infinite ones", remedy)
+
+
 def check_finite(outputs: Tensor, names: Sequence[str], index: Tensor, what: str = "logits") -> None:
-    """Raises InputError for the first image, names[index], for which a model's outputs are not finite."""
-    finite = outputs.flatten(1).isfinite().all(1)
-    if not bool(finite.all()):
-        rule, remedy = f"the model must return finite {what} for this image", "see why, or leave the image out"
-        raise InputError(names[int(index[int((~finite).nonzero()[0])])], rule, "NaN or infinite ones", remedy)
+    """Raises InputError for the first clean image, names[index], for which a model's outputs are not finite."""
+    if bool((broken := not_finite(outputs)).any()):
+        raise not_finite_error(names[int(index[int(broken.nonzero()[0])])], what)
 
 
 def padded(images: Tensor, count: int) -> Tensor:

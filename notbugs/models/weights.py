@@ -174,10 +174,9 @@ def load_weights(network: nn.Module, weights: Weights, name: str, source: str) -
         if any(part in key for key in left for part in REPARAMETRIZED):
             remedy = "before saving: torch.nn.utils.prune.remove, or parametrize.remove_parametrizations, on each such module"
         raise InputError(name, f"must hold the weights of {source}", "; ".join(words), remedy)
-    whole = [key for key in own if key in given and own[key].is_floating_point() and not given[key].is_floating_point()]
-    if whole:
-        kind = str(given[whole[0]].dtype).removeprefix("torch.")
-        got = f"{len(whole)} weights that are none, {whole[0]} in {kind} for one"
+    floats = [key for key, weight in network.named_parameters() if weight.is_floating_point() and key in given]
+    if other := [key for key in floats if not given[key].is_floating_point()]:
+        got = f"{len(other)} of another type, {other[0]} ({str(given[other[0]].dtype).removeprefix('torch.')}) for one"
         raise InputError(name, "must hold floating-point weights", got, "of quantized ones save the dequantized values")
     try:
         empty = any(value.is_meta for value in own.values())  # there is nothing to copy into

@@ -260,7 +260,7 @@ def save_classifier(
             "epsilon": _threat_model(config, spec).epsilon,
             "epochs": len(trained.curve),
             "augmented": _augmentation(config, spec, dataset.shape) is not None,
-            **({"noise": noise_std(config, dataset.shape)} if spec.noise else {}),
+            **({"noise": noise} if (noise := _noise(config, spec, dataset.shape)) else {}),
             **settings,
         },
         **({"notes": notes} if notes else {}),
@@ -313,7 +313,8 @@ def _loss(config: ResolvedConfig, spec: ModelSpec) -> train.Loss:
 def noise_std(config: ResolvedConfig, shape: Sequence[int]) -> float:
     """Standard deviation of the noise in training on the stronger D_R and its control, pixels in [0, 1].
 
-    Chosen on CIFAR-10: 0.05 at an L2 epsilon of 0.5. In L2 the norm of the noise has the same ratio to epsilon for all images.
+    Chosen on CIFAR-10: 0.05 at an L2 epsilon of 0.5. In L2 the norm of the noise has the same ratio to epsilon for all images, up
+    to a standard deviation of 0.3.
     """
     if config.norm != "l2":
         return NOISE
@@ -326,7 +327,12 @@ def _augmentation(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int])
     relabeled = trained_on is not None and trained_on.is_relabeled
     pixels, flip = (config.relabel_translate, False) if relabeled else (config.translate, config.flip)
     translate = train.random_translate(pixels, flip=flip) if pixels or flip else None
-    return train.add_noise(noise_std(config, shape), after=translate) if spec.noise else translate
+    noise = _noise(config, spec, shape)
+    return train.add_noise(noise, after=translate, clip=spec.loss != "standard") if noise else translate
+
+
+def _noise(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int]) -> float:
+    return noise_std(config, shape) if spec.noise is None else spec.noise
 
 
 def _monitored(test: Dataset) -> Dataset:

@@ -45,11 +45,14 @@ class SingleTraining:
     stop_early : int, optional
         Set a tenth of the training images aside, end once accuracy on them has not risen for so many epochs, and take the best
         weights.
+    noise : float
+        Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1].
     """
 
     loss: str = "standard"
     optimizer: str = "adamw"
     stop_early: int | None = None
+    noise: float = 0.0
 
     def check(self, named: Callable[[str], str] = str) -> None:
         """Raises InputError for settings that cannot be used. named: what the user calls a setting."""
@@ -58,11 +61,13 @@ class SingleTraining:
                 raise InputError(named(name), f"must be one of {', '.join(known)}", repr(value))
         if isinstance(self.stop_early, bool) or (self.stop_early is not None and self.stop_early < 1):  # True would be 1
             raise InputError(named("stop_early"), "must be a number of epochs, 1 or more", self.stop_early, "5 for example")
+        if not 0 <= self.noise <= 1:
+            raise InputError(named("noise"), "must be a standard deviation from 0 to 1, for pixels in [0, 1]", self.noise)
 
     @property
     def spec(self) -> ModelSpec:
-        """The standard classifier of a study, with this loss."""
-        return replace(MODELS["standard"], loss=next(each for each in LOSSES if each == self.loss))
+        """The standard classifier of a study, with this loss and noise."""
+        return replace(MODELS["standard"], loss=next(each for each in LOSSES if each == self.loss), noise=float(self.noise))
 
     def with_defaults(self, config: StudyConfig) -> StudyConfig:
         """The configuration with what suits SGD where it is chosen and the learning rate or the weight decay is open."""
@@ -167,6 +172,7 @@ def train_and_save(
     loss: str = "standard",
     optimizer: str = "adamw",
     stop_early: int | None = None,
+    noise: float = 0.0,
     report_progress: Progress | None = None,
 ) -> list[Accuracy]:
     """Train one classifier on the original images and save it. Where the same call was stopped, it goes on from NAME.training.pt.
@@ -176,7 +182,7 @@ def train_and_save(
     config : StudyConfig
     path : str or path
         NAME.safetensors; NAME.json is written, too, with a summary of the data.
-    loss, optimizer, stop_early
+    loss, optimizer, stop_early, noise
         As `SingleTraining` has them.
     report_progress : callable, optional
 
@@ -190,7 +196,7 @@ def train_and_save(
     InputError
         Before training if the input cannot be used or the file cannot be written.
     """
-    path, training = Path(path), SingleTraining(loss, optimizer, stop_early)
+    path, training = Path(path), SingleTraining(loss, optimizer, stop_early, noise)
     training.check(lambda name: "--" + name.replace("_", "-"))
     check_outside(config, path, path.with_suffix(".json"), unfinished_path(path))
     splits = load(config)
@@ -219,6 +225,7 @@ def resumable(
         identity = {
             "options": repr({**options, "bf16": config.bf16}),
             "loss": training.loss,
+            **({"noise": training.noise} if training.noise else {}),
             "data": fingerprint(splits.train, splits.test),
         }
         yield train.Checkpoint(unfinished_path(path), identity)

@@ -10,7 +10,7 @@ Augment = Callable[[Tensor, Generator], Tensor]
 """(images (N, C, H, W), generator) -> images: `random_translate`, `add_noise`, or your own."""
 
 
-def add_noise(std: float, *, after: Augment | None = None) -> Augment:
+def add_noise(std: float, *, after: Augment | None = None, clip: bool = False) -> Augment:
     """Gaussian noise on every pixel; images may then leave [0, 1].
 
     Parameters
@@ -19,6 +19,8 @@ def add_noise(std: float, *, after: Augment | None = None) -> Augment:
         Standard deviation, pixels in [0, 1].
     after : Augment, optional
         An augmentation that comes first.
+    clip : bool
+        Clip them to [0, 1], as attacks need them.
 
     Returns
     -------
@@ -35,7 +37,8 @@ def add_noise(std: float, *, after: Augment | None = None) -> Augment:
     def augment(images: Tensor, generator: Generator) -> Tensor:
         images = after(images, generator) if after else images
         noise = torch.empty_like(images).normal_(generator=generator)
-        return images + std * noise
+        noisy = images + std * noise
+        return noisy.clamp(0, 1) if clip else noisy
 
     return augment
 

@@ -18,9 +18,9 @@ from construct.conftest import (
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from torch import nn
+from torch import Tensor, nn
 
-from notbugs import attacks, construct, models
+from notbugs import attacks, construct, models, search
 from notbugs.data import Dataset
 from notbugs.errors import InputError
 from notbugs.predict import predict
@@ -59,6 +59,32 @@ def test_a_model_that_returns_probabilities_is_followed_as_far_as_its_logits(
         for model in (logits, nn.Sequential(logits, last))
     ]
     assert reached[0] is not None and reached[1] is not None and reached[1] > reached[0] - 0.05 > 0.3
+
+
+def test_steps_are_those_of_the_attacks_within_l1_too(standard: models.Model, part: Dataset) -> None:
+    """Steps that change few values at once, as before, reach fewer of the targets."""
+    ball, targets = NormBall("l1", 4.0), construct.random_labels(part.labels, 10)
+    made = construct.relabel(standard, part, targets, threat_model=ball, steps=20)
+    steps = search.cosine_steps(ball, 2 * ball.epsilon, end=0.01)
+    objective = objectives.targeted(standard, targets, "cross_entropy")
+    with models.frozen(standard):
+        found = search.maximize(objective, part.pixels(slice(None)), ball, steps=20, rule=steps).images
+        before = (standard(found).argmax(1) == targets).float().mean()
+    assert made.stats.target_reached is not None and made.stats.target_reached > float(before) + 0.02
+
+
+@pytest.mark.parametrize("broken", ["source", "other"])
+def test_images_without_finite_logits_are_refused_by_name(broken: str, standard: models.Model, part: Dataset) -> None:
+    class NotFinite(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            bright = images.mean((1, 2, 3)) > part.pixels(slice(None)).mean()
+            outputs: Tensor = standard(images) * torch.where(bright, torch.nan, 1.0)[:, None]
+            return outputs
+
+    model, others = (NotFinite(), []) if broken == "source" else (standard, [NotFinite()])
+    labels = construct.next_labels(part.labels, 10)
+    with pytest.raises(InputError, match=r"^\w+\.png: the model must return finite logits for this image, got NaN"):
+        construct.relabel(model, part, labels, threat_model=NormBall("l2", 0.5), steps=3, keep_label_on=others)  # type: ignore[arg-type]
 
 
 def test_targets_that_rounding_undoes_are_not_counted(part: Dataset) -> None:

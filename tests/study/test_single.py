@@ -1,10 +1,13 @@
 """One classifier, trained and saved: its files, stopping and going on, and unusable settings."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.study.config import StudyConfig
@@ -100,3 +103,20 @@ def test_a_loss_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^--stop-early: must be a number of epochs, 1 or more, got 0"):
         train_and_save(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", stop_early=0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("loss", ["standard", "adversarial"])
+def test_noise_in_training_is_in_the_file_and_leaves_pixels_that_attacks_take(loss: str, tmp_path: Path) -> None:
+    tiny = StudyConfig("digits", limit=60, epochs=1, network="linear", bf16=False)
+    weights = {}
+    for noise in (0.0, 0.5):
+        train_and_save(tiny, tmp_path / f"{noise}.safetensors", loss=loss, noise=noise)
+        weights[noise] = load_file(tmp_path / f"{noise}.safetensors")
+        assert json.loads((tmp_path / f"{noise}.json").read_text())["training"].get("noise", 0.0) == noise
+    assert any(not torch.equal(weights[0.0][name], weights[0.5][name]) for name in weights[0.0])
+
+
+def test_noise_that_is_no_standard_deviation_of_pixels_is_refused(tmp_path: Path) -> None:
+    for noise in (-0.1, 25.5, math.nan):
+        with pytest.raises(InputError, match=r"^--noise: must be a standard deviation from 0 to 1, for pixels in \[0, 1\], got"):
+            train_and_save(StudyConfig("digits", limit=60), tmp_path / "one.safetensors", noise=noise)

@@ -17,7 +17,7 @@ from notbugs.data.sources.label_columns import fitting_tables, folder_of
 from notbugs.data.sources.label_table import find_tables, named_tables
 from notbugs.data.sources.labels import IMAGES, labels_files_of_both, parts_by_table
 from notbugs.data.sources.layout import Found, Layout, by_tables, count_images, tables_around, what_may_label
-from notbugs.data.sources.listing import Listing, below
+from notbugs.data.sources.listing import BROKEN_NAME, Listing, below
 from notbugs.data.sources.name_files import ENDINGS as NAME_FILES
 from notbugs.data.sources.name_files import with_names_beside
 from notbugs.data.sources.name_labels import part_by_names, suggestion
@@ -133,7 +133,8 @@ def _nothing_labeled(listing: Listing, base: Path) -> InputError:
     images = [listing.relative(path) for path in seen_here.walk(base)]
     if refused := [] if images else seen_here.unreadable:
         got = f"{len(refused):,}; the first, {printable(refused[0].location)}, {refused[0].reason}"
-        return InputError(printable(str(base)), "holds only images that cannot be used", got, "rename them, or mend the links")
+        way_out = "rename them" if refused[0].reason == BROKEN_NAME else "put the images themselves there"
+        return InputError(printable(str(base)), "holds only images that cannot be used", got, way_out)
     what, remedy = what_may_label(listing, base, images)
     seen = f"{len(images):,} image{'s' * (len(images) > 1)} without labels" if images else "no images"
     if not any(path.lower().endswith(IMAGE_SUFFIXES) for path in images):

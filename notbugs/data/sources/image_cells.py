@@ -97,11 +97,13 @@ class _Facts:
 
     def add(self, piece: "pyarrow.StructArray") -> None:
         first = len(self.paths)
-        for kind, array in ((self.empty, piece), (self.without, piece.field("bytes"))):
-            if array.null_count:
-                kind.update(first + row for row, valid in enumerate(array.is_valid().to_pylist()) if not valid)
         self.paths += piece.field("path").to_pylist()
-        self.empty.update(row for row in self.without if row >= first and not self.paths[row])
+        empty, without = (
+            [first + row for row, valid in enumerate(array.is_valid().to_pylist()) if not valid] if array.null_count else []
+            for array in (piece, piece.field("bytes"))
+        )
+        self.without.update(without)
+        self.empty.update(empty, (row for row in without if not self.paths[row]))
 
     def cells(self, read: Callable[[int], bytes | None]) -> ImageCells:
         return ImageCells(read, self.paths, frozenset(self.empty), frozenset(self.without | self.empty), range(len(self.paths)))

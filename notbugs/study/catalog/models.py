@@ -62,8 +62,8 @@ class ModelSpec:
     learning_rate_factor : float
     steps : float or None
         Training steps, relative to those on the original images; None: as many epochs as there, fewer on a larger set.
-    noise : bool
-        Whether augmentation adds Gaussian noise (`classifiers.noise_std`).
+    noise : float or None
+        Standard deviation of Gaussian noise that augmentation adds, pixels in [0, 1]; None: by epsilon (`classifiers.noise_std`).
     attack_budget : {"quick", "standard"}
         Of its evaluation; quick at the full epsilon only.
     seed_key : str
@@ -85,7 +85,7 @@ class ModelSpec:
     epochs: int | None = None
     learning_rate_factor: float = 1.0
     steps: float | None = None
-    noise: bool = False
+    noise: float | None = 0.0
     attack_budget: Literal["quick", "standard"] = "standard"
     role: Role = "main"
 
@@ -130,7 +130,7 @@ def _models() -> dict[str, ModelSpec]:
             trained_on=name,
             role=ROLES[spec.group],
             steps=STRONG_STEPS if spec.group == "strong" else None,
-            noise=spec.group == "strong",
+            noise=None if spec.group == "strong" else 0.0,
         )
         for name, spec in DATASETS.items()
     ]

@@ -124,8 +124,11 @@ def test_a_tar_that_is_cut_off_between_two_files_is_not_a_smaller_data_set(tmp_p
     for end in ends:
         (tmp_path / "cut.tar").write_bytes(content[:end])
         assert "it ends without a block of zeros: it is cut off, or was not closed" in load_error(tmp_path / "cut.tar")
-        (tmp_path / "cut.tar").write_bytes(content[: end - 600])
-        assert "cannot be read as a tar archive" in load_error(tmp_path / "cut.tar")
+        (tmp_path / "cut.tar").write_bytes(content[: end - 1])
+        said = load_error(tmp_path / "cut.tar")
+        assert any(
+            words in said for words in ("is cut off, or has a damaged header", "truncated header", "unexpected end of data")
+        )
 
 
 def test_a_damaged_header_does_not_end_the_list(tmp_path: Path) -> None:

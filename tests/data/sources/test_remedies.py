@@ -632,6 +632,12 @@ def test_rows_whose_image_has_no_bytes_and_no_path_are_left_out(tmp_path: Path) 
     parquet(image=cells)(tmp_path)
     assert "train row 7: has no image; repair or remove it, or pass --skip-unreadable" in load_error(tmp_path / "s.parquet")
     assert len(data.load(tmp_path / "s.parquet", test=".", skip_unreadable=True).test) == 7
+    kind = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
+    pieces = [pyarrow.table({"image": pyarrow.array(cells[i:], kind), "label": NUMBERS[i:]}) for i in (0, 5, 7)]
+    table = pyarrow.concat_tables(pieces)
+    pyarrow.parquet.write_table(table, tmp_path / "pieces.parquet", row_group_size=3)
+    loaded = data.load(tmp_path / "pieces.parquet", test=".", skip_unreadable=True)
+    assert [item.location.rpartition(" ")[2] for item in loaded.left_out] == ["7", "10", "11"] and len(loaded.test) == 9
     cells[7]["path"] = "7.png"
     parquet(image=cells, mask=cells)(tmp_path)
     assert "lacks the bytes of some images, got the path 7.png" in load_error(tmp_path / "s.parquet", skip_unreadable=True)
