@@ -130,6 +130,7 @@ PRINTED_RUNS: list[tuple[str, str, list[str]]] = [
     ("mnist.md", "mnist.json", STUDY_PARTS),
     ("mnist.md", "mnist-seeds.json", STUDY_PARTS),
     ("mnist.md", "mnist-robust.json", [*STUDY_PARTS, "analyses"]),
+    ("mnist.md", "mnist-robust-noise.json", ["accuracy"]),
     ("mnist.md", "mnist-robust-seeds.json", ["accuracy"]),
     ("synthetic.md", "planted.json", STUDY_PARTS),
     ("photographs.md", "photographs.json", ["accuracy", "datasets"]),
