@@ -64,6 +64,7 @@ PRINTED: list[tuple[str, list[str], list[str]]] = [
     ("wrong-labels.md", ["wrong-labels.json"], []),
     ("either-set.md", ["either-set.json"], []),
     ("autoattack.md", ["autoattack-seeds.json"], []),
+    ("autoattack.md", ["autoattack-noise.json"], []),
     ("cifar10-8000-controls.md", ["transfer-networks.json", "transfer-networks-cpu.json"], []),
     ("attacks.md", ["attacks.json"], []),
     ("attacks.md", ["attacks-v4.json"], []),
