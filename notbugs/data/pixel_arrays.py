@@ -226,7 +226,7 @@ def _not_levels(array: StoredArray, location: str) -> InputError:
     low, high = np.inf, -np.inf
     for piece in array.pieces():
         if not np.isfinite(piece).all():
-            rows = "leave such images out, or see where the values come from"
+            rows = f"leave such images out, then {remedy}"
             return InputError(location, "must hold 8-bit pixels", "NaN or infinite values", rows)
         low, high = min(low, float(piece.min())), max(high, float(piece.max()))
     if low < 0 or high > 1:
