@@ -71,13 +71,9 @@ def _file_column(table: Table, index: FileIndex, config: DataConfig, enough: flo
     chosen = usual[0] if usual else max(candidates, key=lambda column: different[column], default=-1)
     for other in [column for column in candidates if different[column] >= different[chosen]]:  # labels repeat
         if any(row[other] and row[chosen] and index.find(row[other], beside) != index.find(row[chosen], beside) for row in rows):
-            rule, names = "it must be clear which column names the files", [table.columns[column] for column in (chosen, other)]
-            raise InputError(
-                printable(str(table.path)),
-                rule,
-                listed([name or "one without a name" for name in names]),
-                "choose it with --file-column NAME",
-            )
+            rule = "it must be clear which column names the files"
+            names = [table.columns[column] or "one without a name" for column in (chosen, other)]
+            raise InputError(printable(str(table.path)), rule, listed(names), "choose it with --file-column NAME")
     return chosen
 
 

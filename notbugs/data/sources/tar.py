@@ -137,8 +137,7 @@ def _members(stream: BinaryIO, size: int, most: int | None = None) -> Iterator[M
                 raise ValueError(f"it holds a file that leads out of the folder: {printable(info.name)}")
             if info.isreg():
                 yield Member(info.name, info.offset_data, info.size)
-        stream.seek(archive.offset)
-        if not stream.read(1):
+        if archive.offset >= size:
             raise ValueError("it ends without a block of zeros: it is cut off, or was not closed")
         stream.seek(archive.offset)
         while rest := stream.read(2**20):
