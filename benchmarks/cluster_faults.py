@@ -204,7 +204,7 @@ def _finished(bench: Bench, command: Command) -> str:
 
 
 def _dask_worker_killed(bench: Bench, count: int) -> Iterator[str]:
-    """SIGKILL to a worker; another takes its place. The command goes on."""
+    """SIGKILL to a worker; another takes its place. The command resumes."""
     for _ in range(count):
         bench.forget()
         with bench_cluster(bench) as cluster:
@@ -260,12 +260,12 @@ def _dask_partition(bench: Bench, count: int) -> Iterator[str]:
 
 
 def _rank_killed(bench: Bench, count: int) -> Iterator[str]:
-    """SIGKILL to a rank: torchrun ends the other one; the same command goes on."""
+    """SIGKILL to a rank: torchrun ends the other one; the same command resumes it."""
     yield from _torchrun(bench, count, lambda command: os.kill(bench.moments.choice(_ranks(bench)), signal.SIGKILL))
 
 
 def _torchrun_stopped(bench: Bench, count: int) -> Iterator[str]:
-    """SIGINT to torchrun; the same command goes on."""
+    """SIGINT to torchrun; the same command resumes it."""
     yield from _torchrun(bench, count, lambda command: command.process.send_signal(signal.SIGINT))
 
 

@@ -12,7 +12,7 @@ With each of them both sets are made and a classifier is trained on each, as in 
 classifiers on 1,000 images of either set, and how often they predict the class of the starting image, of the images whose start
 has another class; on 300 test images clean accuracy and robust accuracy.
 
-Stopped at any moment, the same command goes on with the seeds that are missing.
+Stopped at any moment, the same command resumes with the seeds that are missing.
 """
 
 import argparse

@@ -305,7 +305,7 @@ def _faults(rows: Rows) -> Iterator[str]:
     """How often each fault struck, after how many something was wrong, and how long going on took."""
     times = ("median_seconds_to_go_on", "largest_seconds_to_go_on")
     lines = [[row["fault"], *(figure(row.get(name)) for name in ("tries", "lost", *times))] for row in rows]
-    yield table(("fault", "tries", "lost", "seconds to go on, median", "largest"), lines)
+    yield table(("fault", "tries", "lost", "seconds to resume, median", "largest"), lines)
 
 
 # ---- scaling.py --------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ RUN is a finished study with all controls (`--full`). Networks of seven families
 seed of the study: on its D_det (set `next-labels`), which gives the test accuracy, and on the original images, which gives the
 transfer rate of the standard model's adversarial examples. The family of the standard model is one of the seven.
 
-Stopped at any moment, the same command goes on with the rows that are missing; those of the usual widths are measured first.
+Stopped at any moment, the same command resumes with the rows that are missing; those of the usual widths are measured first.
 
 With --remake FOLDER, D_det and the adversarial examples are made again from RUN's standard models and kept in FOLDER: for a run
 whose data sets are not there any more. On another device or version it is not the same to the last bit.

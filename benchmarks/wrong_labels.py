@@ -11,7 +11,7 @@ evidence     does an image show the class of its wrong label? A standard and an 
 training     test accuracy after training on images whose label ranks third or lower, first, on as many others, with permuted
              wrong labels, and on as many images of D_rand.
 
-Stopped at any moment, the same command goes on with the rows that are missing.
+Stopped at any moment, the same command resumes with the rows that are missing.
 """
 
 import argparse

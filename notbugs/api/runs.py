@@ -83,7 +83,7 @@ def audit(
     threats : sequence of str
         "l2:0.5", "linf:8/255", "l0:1", "spatial:30,3". Default: an epsilon that suits the model or the images, and half of it.
     out : str or path, optional
-        The run folder; an audit that is there goes on. Default: one that is removed with the result.
+        The run folder; an audit that is there is resumed. Default: one that is removed with the result.
     budget : {"quick", "standard", "thorough"}
     images : int, optional
         Attack so many test images. Default: all.
@@ -231,7 +231,7 @@ def study(
     dataset : str or path
         As for `load_dataset`.
     out : str or path, optional
-        The run folder; a study that is there goes on. Default: one that is removed with the result.
+        The run folder; a study that is there is resumed. Default: one that is removed with the result.
     norm : {"l2", "linf"}
     epsilon : float, optional
         Default: what suits the images.

@@ -73,7 +73,7 @@ def run(
     on_plan : callable, optional
         Called before the first attack with what will be done and about how long that takes.
     time_limit : float, optional
-        Seconds after which no image is attacked any more. What is being done then is given up; the same command goes on.
+        Seconds after which no image is attacked any more. What is being done then is given up; the same command resumes it.
 
     Returns
     -------

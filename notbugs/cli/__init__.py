@@ -144,7 +144,7 @@ def _stop_at_signals() -> None:
 
 
 def _resumes() -> bool:
-    """Whether the command that is stopped goes on when it is called again."""
+    """Whether the command that is stopped resumes when it is called again."""
     if (context := running()) is None:
         return False
     return context.command.name in RESUMABLE or (context.command.name == "attack" and bool(context.params.get("out")))

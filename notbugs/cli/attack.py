@@ -217,7 +217,7 @@ def _print_place(out: Path, record: "RunFolder", evaluation: "Evaluation", *, qu
 
     if not record.audit().finished:
         if not quiet:
-            say(f"{out} is not finished and has no report yet: the same command goes on")
+            say(f"{out} is not finished and has no report yet: the same command resumes it")
     elif quiet:
         report.write(out)
     else:

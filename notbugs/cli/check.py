@@ -39,7 +39,7 @@ def check(
     folds: Folds = 3,
     data_options: DataOptions = NO_OPTIONS,
 ) -> None:
-    """What is wrong with a data set, before any training.
+    """Find problems of a data set before you train on it.
 
     Duplicates, leakage, classes, contrast, mirroring. Training takes most of the time: --no-train.
 

@@ -52,7 +52,7 @@ TimeLimitText = Annotated[
     typer.Option(
         metavar="TIME",
         help="Stop attacking after 90s, 10m or 2h. What was reached by then is said, and compared with --fail-under; with --out "
-        "the same command goes on.",
+        "the same command resumes it.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be attacked and how long it would take.")]

@@ -314,7 +314,7 @@ ExecutorName = Annotated[
         "--executor",
         metavar="WHERE",
         help="Do stages on other machines: the scheduler file of a Dask cluster, its address (tcp://…), or module:function of "
-        "your own that returns an Executor. --out must be on a disk that all share. Documentation: More than one process.",
+        "your own that returns an Executor. --out must be on a disk that all share. Documentation: Several GPUs and machines.",
     ),
 ]
 

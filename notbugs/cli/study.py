@@ -132,7 +132,7 @@ def run(
     Trains a standard and a robust classifier, attacks them, constructs D_R, D_NR, D_rand and D_det, trains on these, and reports.
     With --model the standard classifier is yours.
 
-    Where --out holds a study, it goes on: options that are left out are as in its run.json.
+    A study in --out is resumed: options that are left out are as in its run.json.
     """
     options = {**{name: value for name, value in locals().items() if name not in ("context", "data_options")}, **data_options}
     given = [name for name in options if source_of(context, name) in ("COMMANDLINE", "DEFAULT_MAP")]
@@ -141,7 +141,7 @@ def run(
         _continue_study(earlier, options, given, how, dry_run)
         return
     if dataset is None:
-        raise InputError("DATASET", "must be given", None, "only a study that goes on, in --out, has its own")
+        raise InputError("DATASET", "must be given", None, "only a study in --out that is resumed has its own")
     (print_plan if dry_run else _study)(study_config(options), out, how)
 
 

@@ -16,13 +16,13 @@ RelabelEpsilon = Annotated[
 RelabelReach = Annotated[
     float | None,
     typer.Option(
-        help="Enlarge that ε by half, four times at most, while a smaller share of a set's images reaches its new label. "
+        help="While a smaller share than this of a set's images reaches its new label, enlarge that ε by half, at most four times. "
         "[default: 0.75; 0 with --relabel-epsilon]",
     ),
 ]
 Seeds = Annotated[int | None, typer.Option(help="Repeat everything with N seeds, for intervals. [default: 3 for digits, else 1]")]
 EarlierDataset = Annotated[
-    str | None, typer.Argument(metavar="DATASET", help=f"{DATASET_HELP} May be left out where a study in --out goes on.")
+    str | None, typer.Argument(metavar="DATASET", help=f"{DATASET_HELP} May be left out to resume the study in --out.")
 ]
 GivenModel = Annotated[
     str | None,

@@ -198,7 +198,7 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     )
     if plan.begun:
         begun = "; ".join(plan.titles.get(name, name) for name in plan.begun)
-        yield f"Less than that: what was interrupted goes on where it was ({begun})."
+        yield f"Less than that: what was interrupted resumes where it was ({begun})."
     if faster := faster_options(plan):
         yield f"Faster: {'; '.join(faster)}."
 

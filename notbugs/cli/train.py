@@ -85,7 +85,7 @@ def train(
 ) -> None:
     """Train one classifier, standard or robust.
 
-    Prints its clean and robust accuracy. The same command goes on with a training that was stopped
+    Prints its clean and robust accuracy. The same command resumes a training that was stopped
     after its first 10 seconds.
     """
     from notbugs.study import single

@@ -84,7 +84,7 @@ def left_out(record: RunFolder) -> str:
     if record.audit().finished:
         return ""
     checks = "" if record.rows(CheckRow) else ", no sanity checks"
-    return f"not finished: {len(record.rows(ImageRow)):,} images attacked{checks}; the same command goes on"
+    return f"not finished: {len(record.rows(ImageRow)):,} images attacked{checks}; the same command resumes it"
 
 
 def different_attacks(first: RunFolder, second: RunFolder) -> str:
@@ -143,7 +143,7 @@ def outcomes_of(run: RunFolder) -> dict[str, Outcomes]:
         raise InputError("RUN", "must be an audit", f"{run.folder}, {run.kind}", "notbugs attack … --out FOLDER")
     images: Sequence[ImageRow] = run.rows(AuditFileRow) or run.rows(ImageRow)  # files: once it is finished
     if not images:
-        raise InputError("RUN", "must have attacked some images", f"{run.folder}, none yet", "the same command goes on")
+        raise InputError("RUN", "must have attacked some images", f"{run.folder}, none yet", "the same command resumes it")
     found: dict[str, Outcomes] = {CLEAN: _unique(run, images)}
     by_threat: dict[str, list[PredictionRow]] = {}
     for row in run.rows(PredictionRow):

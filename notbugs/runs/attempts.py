@@ -42,7 +42,7 @@ class Attempt:
         Where the stage writes, as in the run folder: models/, datasets/, pictures/ and so on. It reads the run folder only.
     report : callable
     unfinished : Path
-        What the stage goes on from after it was killed: it may write there, too. Removed once the stage is recorded.
+        What the stage resumes from after it was killed: it may write there, too. Removed once the stage is recorded.
     """
 
     folder: Path

@@ -24,7 +24,7 @@ Progress = Callable[[str, float, str], None]  # stage, share done in [0, 1], a f
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN = 0.25  # of two writings of a progress file
-AGAIN = "repeat the command: it goes on with what is not finished"
+AGAIN = "repeat the command: it resumes with what is not finished"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
     pictures/*.png     pictures that tables name
     data-index.parquet of data sets that stay on disk: what is known of each file (`data.header_index`)
     .attempts/         what stages that are not finished have written
-    .unfinished/       what such a stage goes on from when the command is repeated: weights after an epoch, blocks of images
+    .unfinished/       what such a stage resumes from when the command is repeated: weights after an epoch, blocks of images
 
 A stage is whole or absent. Only the process that opened the folder changes anything but the last two. In .attempts/ each attempt
 at a stage has a folder of its own. That process renames what the stage wrote into place, then writes its rows; the entry in

@@ -106,7 +106,7 @@ def fit(
         Called after each epoch; what it returns is the `test_accuracy` of the Epoch.
     checkpoint : str, path or Checkpoint, optional
         A file that is written after each epoch, but not within 10 seconds of the start or of the last time: a training that is
-        stopped earlier leaves no file. Where it is there, training goes on from it and has the same result as if nothing had
+        stopped earlier leaves no file. Where it is there, training resumes from it and has the same result as if nothing had
         stopped it. It stays when training is done. A `Checkpoint` sets other seconds, and says what the training is besides:
         images, loss and augmentation are not compared.
 

@@ -91,9 +91,9 @@ def test_the_docs_list_the_further_attacks() -> None:
     standard, thorough = (attacks.BUDGETS[name].margin_left for name in ("standard", "thorough"))
     assert standard and thorough and budgets.ATTACKS_ON_TRIAL == 4 and budgets.COMPARED_ATTACKS == 5
     text = " ".join(section.split())
-    left = f"its margin that is left is at most {100 * standard:.0f} percentage points more than {budgets.DIFFERENCES} times"
-    assert f"After the first four an image goes on only while the share of {left}" in text
-    assert f"(`ensemble-thorough`: {100 * thorough:.0f} points)" in text and "the best and the fifth best attack" in text
+    rule = f"r ≤ {budgets.DIFFERENCES} (b₁ − b₅) + {100 * standard:.0f} percentage points (`ensemble-thorough`: {100 * thorough:.0f})"
+    assert f"After the first four an image continues only while {rule}" in text
+    assert "r is the share of its margin that is left" in text and "the best and the fifth best attack" in text
 
 
 def test_the_docs_state_thresholds_and_constants() -> None:

@@ -55,7 +55,7 @@ def test_a_run_folder_keeps_what_reproduces_it(seen: list[dict[str, object]]) ->
     assert kept == {"attack": {"model": "m.onnx", "images": 9, "epsilon": ["l2:0.5"], "seed": 3}}
     call_here("attack", "m", "--out", "other")  # what is at its default is not kept
     assert tomllib.loads(Path("other/config.toml").read_text()) == {"attack": {"model": "m"}}
-    call_here("attack", "stopped", "--out", "third")  # by Ctrl-C: the same command goes on from there, and so does its file
+    call_here("attack", "stopped", "--out", "third")  # by Ctrl-C: the same command resumes from there, and so does its file
     assert tomllib.loads(Path("third/config.toml").read_text()) == {"attack": {"model": "stopped"}}
 
 

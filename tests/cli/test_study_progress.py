@@ -68,7 +68,7 @@ def test_the_plan_says_what_epsilon_is_beside_distances_and_how_long_it_takes(pl
     assert flips[5] == "small of width 8, 2 epochs, 1 seed, random horizontal flips, on cpu."
     assert time == "2 stages, 2 at once: about 40 seconds, estimated from timed batches."
     again = list(plan_lines(replace(plan, begun=["seed0/standard"])))
-    assert again[-2:] == [time, "Less than that: what was interrupted goes on where it was (training: standard model)."]
+    assert again[-2:] == [time, "Less than that: what was interrupted resumes where it was (training: standard model)."]
     set_by_option = replace(plan, config=replace(plan.config, epsilon_from="option"))
     assert list(plan_lines(set_by_option))[4].startswith("L2 ε = 0.75. It was set by --epsilon. The nearest image")
     scenes = replace(plan, distances=plan.distances._replace(same_scene=True))

@@ -92,7 +92,7 @@ def test_of_an_audit_that_a_time_limit_ended_those_images_count_that_are_attacke
         ended.record_stage("part-1", 1.0, rows)
     assert [(each.n, each.only_first) for each in compare(whole, ended)] == [(2, 0), (2, 1)]
     assert left_out(whole) == ""
-    assert left_out(ended) == "not finished: 2 images attacked, no sanity checks; the same command goes on"
+    assert left_out(ended) == "not finished: 2 images attacked, no sanity checks; the same command resumes it"
     done = call_here("compare", tmp_path / "whole", tmp_path / "ended")
     assert "WARNING: Second: not finished: 2 images attacked" in done.stdout
     assert "Undecided which has higher robust accuracy within l2 0.5" in done.stdout

@@ -304,7 +304,7 @@ def test_on_dask_killed_workers_and_a_killed_scheduler_change_no_file(tmp_path: 
             if stage == "seed0/dataset-robust" and first.scheduler.poll() is None:  # needs that training
                 first.scheduler.kill()
 
-        with pytest.raises(InputError, match=r"^--executor: must stay reachable, .*; repeat the command: it goes on") as caught:
+        with pytest.raises(InputError, match=r"^--executor: must stay reachable, .*; repeat the command: it resumes") as caught:
             split(run, engine, kill_during_a_training)
         assert struck and "\n" not in str(caught.value)
     assert RunFolder.read(run).done("seed0/adversarial")

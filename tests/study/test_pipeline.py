@@ -159,7 +159,7 @@ def test_a_dry_run_of_a_study_that_is_there_says_what_is_left(quick_run: RunFold
     assert f"As in {place / 'run.json'}: digits --limit 200" in done.stderr
     left = len(study_graph(resolved(replace(QUICK_STUDY, full=True)))) - len(study_graph(resolved(QUICK_STUDY)))
     assert re.search(rf"^{left} stages, 1 at once: about ", done.stderr, re.M)
-    assert "goes on where it was (construction: next-labels-filtered)" in done.stderr
+    assert "resumes where it was (construction: next-labels-filtered)" in done.stderr
     nothing = call_here("run", "--out", place, "--workers", 1, "--dry-run")
     assert nothing.returncode == 0 and "Everything is done already." in nothing.stderr
     assert "must be as in" in error_line(call_here("run", "--epochs", 9, "--out", place, "--dry-run"))
