@@ -37,7 +37,8 @@ def train(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     stop_early: int | None = None,
-    noise: float = 0.0,
+    adversarial_steps: int = 3,
+    noise: float | None = None,
     pretrained: bool = False,
     seed: int = 0,
     bf16: bool | None = None,
@@ -70,8 +71,11 @@ def train(
         Set about a tenth of each class of the training images aside, end training once accuracy on these has not risen for so
         many epochs, and take the best weights. With an adversarial loss it is accuracy under PGD. `notes` of the model has the
         numbers of images and epochs. Test images are not used.
-    noise : float
-        Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1].
+    adversarial_steps : int
+        PGD steps of adversarial training.
+    noise : float, optional
+        Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1]. Default: 0, but in adversarial
+        training on `mnist5k` in L2 a tenth of epsilon.
     pretrained : bool
         Begin with the weights of `network`, and fine-tune.
     seed : int
@@ -109,7 +113,7 @@ def train(
     'early stopping: 10 of 100 training images are set aside for validation, about 10 % of each class, with seed 0'
     """
     check_numbers(epsilon=epsilon, learning_rate=learning_rate, weight_decay=weight_decay, noise=noise)
-    check_whole(epochs=epochs, batch_size=batch_size, width=width, seed=seed)
+    check_whole(epochs=epochs, batch_size=batch_size, width=width, adversarial_steps=adversarial_steps, seed=seed)
     if network is not None and not isinstance(network, str):
         remedy = "train a network of your own by notbugs.train.fit(network, dataset)"
         raise InputError("network", "must be the name of an architecture", type(network).__name__, remedy)
@@ -128,6 +132,7 @@ def train(
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            adversarial_steps=adversarial_steps,
             pretrained=pretrained,
             seed=seed,
             bf16=bf16,

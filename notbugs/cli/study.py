@@ -40,6 +40,7 @@ from notbugs.cli.options import (
 from notbugs.cli.say import say
 from notbugs.cli.study_options import (
     AdaptBatchnorm,
+    AdversarialNoise,
     AdversarialSteps,
     BatchSize,
     EarlierDataset,
@@ -109,6 +110,7 @@ def run(
     adapt_batchnorm: AdaptBatchnorm = None,
     flip: Flip = None,
     adversarial_steps: AdversarialSteps = 3,
+    adversarial_noise: AdversarialNoise = None,
     invert_steps: InvertSteps = None,
     invert_start: InvertStart = "image",
     versions: Versions = 1,

@@ -60,6 +60,14 @@ Flip = Annotated[
     ),
 ]
 AdversarialSteps = Annotated[int, typer.Option(help="PGD steps of adversarial training.")]
+AdversarialNoise = Annotated[
+    float | None,
+    typer.Option(
+        metavar="STD",
+        help="Gaussian noise added to each image in adversarial training: standard deviation, pixels in [0, 1]. [default: 0; for "
+        "mnist5k in L2 a tenth of epsilon]",
+    ),
+]
 InvertSteps = Annotated[
     int | None,
     typer.Option(help="Steps of feature inversion (D_R, D_NR). [default: 40; 25 up to 16x16; 20 for mnist5k and planted]"),

@@ -16,7 +16,7 @@ from notbugs.runs.tables.row import AnyRow, Row
 from notbugs.runs.tables.study import AccuracyRow, SetRow, TrainingRow
 from notbugs.stats import newcombe_difference, student_interval, wilson_interval
 from notbugs.study.catalog import in_order
-from notbugs.study.catalog.datasets import SETS
+from notbugs.study.catalog.datasets import SETS, TEST_SETS
 from notbugs.study.catalog.models import MODELS, TABLE_MODELS
 
 CLEAN, HALF, FULL = 0, 1, 2  # radius: no attack, epsilon / 2, epsilon
@@ -127,7 +127,7 @@ class StudyResults:
 
     def models_on_other_sets(self) -> list[str]:
         """Models that were evaluated on other sets than the test images."""
-        return in_order(MODELS, (row.model for row in self.rows(AccuracyRow) if row.set not in ("test", "test-next")))
+        return in_order(MODELS, (row.model for row in self.rows(AccuracyRow) if row.set not in TEST_SETS))
 
     def sets(self) -> list[str]:
         """Sets on which clean accuracy was measured."""
@@ -181,13 +181,15 @@ class StudyResults:
                 points.append(CurvePoint(epsilon, mean, next(iter(measured.values())).attack))
         return points
 
-    def difference(self, model: tuple[str, int], other: tuple[str, int], comparisons: int = 1) -> Estimate | None:
-        """Test accuracy of one (model, radius) minus that of another.
+    def difference(
+        self, model: tuple[str, int], other: tuple[str, int], comparisons: int = 1, *, set: str = "test"
+    ) -> Estimate | None:
+        """Accuracy of one (model, radius) on a set minus test accuracy of another.
 
         CI: Student's over the differences seed by seed; of one seed, or of seeds that agree, Newcombe's over images. Those of all
         `comparisons` differences hold together (Bonferroni).
         """
-        first, second = self.accuracy_by_seed(model[0], radius=model[1]), self.accuracy_by_seed(other[0], radius=other[1])
+        first, second = self.accuracy_by_seed(model[0], set, model[1]), self.accuracy_by_seed(other[0], radius=other[1])
         pairs = [(first[seed], second[seed]) for seed in first if seed in second]
         if not pairs:
             return None

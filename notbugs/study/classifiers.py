@@ -23,6 +23,7 @@ from notbugs.study.catalog.models import MODELS, ModelSpec, dataset_of
 from notbugs.study.config import ResolvedConfig, load, network_layer
 from notbugs.study.evaluation import CURVE_ROLES, accuracy_row, curve_balls
 from notbugs.study.given import GIVEN
+from notbugs.study.overfitting import training_attack_accuracy
 from notbugs.study.store import derive_seed, has_dataset, has_model, load_dataset, load_model, model_path
 
 STATISTICS_NUMBERS = 2**26  # of images that the statistics of pixels are of: 256 MB
@@ -89,6 +90,11 @@ def evaluate_model(
         next_class = splits.test.with_labels(construct.next_labels(splits.test.labels, len(splits.train.classes)))
         accuracy = metrics.clean_accuracy(model, next_class, device=config.device)
         rows.append(accuracy_row(spec.name, "test-next", accuracy, config=config, seed=seed))
+    if spec.loss != "standard":
+        accuracy = training_attack_accuracy(
+            model, splits.test, _threat_model(config, spec), config.adversarial_steps, config.device
+        )
+        rows.append(accuracy_row(spec.name, "test-training-attack", accuracy, config=config, seed=seed))
     return rows
 
 
@@ -332,6 +338,8 @@ def _augmentation(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int])
 
 
 def _noise(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int]) -> float:
+    if spec.loss != "standard":
+        return config.adversarial_noise * spec.epsilon_fraction
     return noise_std(config, shape) if spec.noise is None else spec.noise
 
 

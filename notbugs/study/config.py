@@ -67,6 +67,9 @@ class StudyConfig(DataConfig):
         Augmentation: random horizontal flips. Default: for color images, unless `datacheck.measure_mirroring` finds it not safe.
     adversarial_steps : int
         PGD steps within adversarial training.
+    adversarial_noise : float, optional
+        Standard deviation of Gaussian noise that is added to each image before that PGD, pixels in [0, 1]; for a classifier that is
+        trained at a part of epsilon, that part of it. Default: 0, but for `mnist5k` in L2 a tenth of epsilon.
     invert_steps, invert_start, versions
         Of D_R and D_NR: steps, start ("image" or "noise"), versions of each image.
     robust_strong : bool
@@ -112,6 +115,7 @@ class StudyConfig(DataConfig):
     translate: int | None = None
     flip: bool | None = None
     adversarial_steps: int = 3
+    adversarial_noise: float | None = None
     invert_steps: int | None = None
     invert_start: str = "image"
     versions: int = 1
@@ -147,6 +151,7 @@ class StudyOptions(DataOptions, total=False):
     translate: int | None
     flip: bool | None
     adversarial_steps: int
+    adversarial_noise: float | None
     invert_steps: int | None
     invert_start: str
     versions: int
@@ -207,6 +212,7 @@ class ResolvedConfig(DataConfig):
     translate: int
     flip: bool
     adversarial_steps: int
+    adversarial_noise: float
     invert_steps: int
     invert_start: str
     versions: int
@@ -295,6 +301,9 @@ def check(config: StudyConfig | ResolvedConfig) -> None:
             raise InputError(_option(name), f"must be at most {maximum:,}", getattr(config, name))
     if config.relabel_reach is not None and config.relabel_reach > 1:
         raise InputError("--relabel-reach", "must be a share from 0 to 1", config.relabel_reach)
+    if not 0 <= (config.adversarial_noise or 0) <= 1:
+        rule = "must be a standard deviation from 0 to 1, for pixels in [0, 1]"
+        raise InputError("--adversarial-noise", rule, config.adversarial_noise)
     if config.norm not in ("l2", "linf"):
         raise InputError("--norm", "must be l2 or linf for training and studies", repr(config.norm))
     NormBall(config.norm, config.epsilon or 0.0)  # an epsilon above 1 in L-inf fails here
@@ -326,6 +335,7 @@ NEWER = (
     "head_only",
     "robust_model",
     "layer",
+    "adversarial_noise",
 )  # runs that began before these options have none
 ADDED: tuple[str, ...] = ("full", "replicate", "robust_strong")  # stages that may be added to a study later
 FREE = ("seeds", *ADDED, "bf16", "compile", "device")  # may differ when a run is resumed
@@ -354,7 +364,7 @@ def stored_config(run: RunFolder) -> StudyConfig:
     complete = run.kind == "study" and {"dataset"} <= {*arguments} <= {field.name for field in fields(StudyConfig)}
     if not complete or not all(_is_a(value, hints[name]) for name, value in arguments.items()):
         raise InputError("RUN", "must be a study's folder", run.folder, "make one: notbugs run DATASET --out FOLDER")
-    return StudyConfig(**arguments)
+    return StudyConfig(**{"adversarial_noise": 0.0, **arguments})  # there was none before the option, also for `mnist5k`
 
 
 def _is_a(value: object, hint: type) -> bool:

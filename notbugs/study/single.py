@@ -1,5 +1,6 @@
 """One classifier, trained on the original images: all of `notbugs train`, and what `notbugs.train` has in common with it."""
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.data.parts import stratified_split
 from notbugs.data_config import check_outside
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.metrics import Accuracy
 from notbugs.models.notes import report_notes
 from notbugs.runs.engine import Progress
@@ -24,6 +25,7 @@ from notbugs.runs.scheduler import ignore_progress
 from notbugs.study.catalog.models import MODELS, Loss, ModelSpec
 from notbugs.study.classifiers import TrainedClassifier, save_classifier, train_classifier, validation_attack
 from notbugs.study.config import ResolvedConfig, StudyConfig, load, resumable_arguments
+from notbugs.study.overfitting import overfitting_warning
 from notbugs.study.resolve import resolve
 
 LOSSES: tuple[Loss, ...] = ("standard", "adversarial", "trades")
@@ -45,14 +47,15 @@ class SingleTraining:
     stop_early : int, optional
         Set a tenth of the training images aside, end once accuracy on them has not risen for so many epochs, and take the best
         weights.
-    noise : float
-        Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1].
+    noise : float, optional
+        Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1]. Default: that of a study,
+        `StudyConfig.adversarial_noise`; 0 in standard training.
     """
 
     loss: str = "standard"
     optimizer: str = "adamw"
     stop_early: int | None = None
-    noise: float = 0.0
+    noise: float | None = None
 
     def check(self, named: Callable[[str], str] = str) -> None:
         """Raises InputError for settings that cannot be used. named: what the user calls a setting."""
@@ -61,16 +64,18 @@ class SingleTraining:
                 raise InputError(named(name), f"must be one of {', '.join(known)}", repr(value))
         if isinstance(self.stop_early, bool) or (self.stop_early is not None and self.stop_early < 1):  # True would be 1
             raise InputError(named("stop_early"), "must be a number of epochs, 1 or more", self.stop_early, "5 for example")
-        if not 0 <= self.noise <= 1:
+        if not 0 <= (self.noise or 0) <= 1:
             raise InputError(named("noise"), "must be a standard deviation from 0 to 1, for pixels in [0, 1]", self.noise)
 
     @property
     def spec(self) -> ModelSpec:
         """The standard classifier of a study, with this loss and noise."""
-        return replace(MODELS["standard"], loss=next(each for each in LOSSES if each == self.loss), noise=float(self.noise))
+        return replace(MODELS["standard"], loss=next(each for each in LOSSES if each == self.loss), noise=float(self.noise or 0))
 
     def with_defaults(self, config: StudyConfig) -> StudyConfig:
-        """The configuration with what suits SGD where it is chosen and the learning rate or the weight decay is open."""
+        """The configuration with this noise, and what suits SGD where it is chosen and the learning rate or weight decay is open."""
+        if self.noise is not None:
+            config = replace(config, adversarial_noise=float(self.noise))
         if self.optimizer != "sgd":
             return config
         rate = SGD_FINETUNING_RATE if config.pretrained or config.robust_model else SGD_RATE
@@ -145,6 +150,11 @@ def train_single(
         callback=callback,
     )
     settings: dict[str, object] = {"optimizer": training.optimizer}
+    if training.loss != "standard":
+        weak = overfitting_warning(trained.model, images, config.threat_model, config.adversarial_steps, config.device)
+        if weak:
+            notes.append(weak)
+            warnings.warn(weak, NotbugsWarning, stacklevel=2)
     if stopping:
         accuracy, epochs = max(stopping.accuracies), len(stopping.accuracies)
         under = " under the attack of training" if stopping.attack else ""
@@ -172,7 +182,7 @@ def train_and_save(
     loss: str = "standard",
     optimizer: str = "adamw",
     stop_early: int | None = None,
-    noise: float = 0.0,
+    noise: float | None = None,
     report_progress: Progress | None = None,
 ) -> list[Accuracy]:
     """Train one classifier on the original images and save it. Where the same call was stopped, it goes on from NAME.training.pt.

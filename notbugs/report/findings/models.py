@@ -3,6 +3,7 @@
 from notbugs.report.findings.base import Finding, image_share, sample_size
 from notbugs.report.format import interval, percent
 from notbugs.report.results import CLEAN, FULL, StudyResults
+from notbugs.study.catalog.overfitting import overfits, remedy
 
 FAR_BELOW = 0.1  # clean accuracy of a given model below that of standard training here, from which it is doubted
 
@@ -82,9 +83,26 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
         f"{text} That is {gain.points} more than standard training ({gain.ci}); {percent(1 - attacked.mean)} of the test images "
         f"{interval(100 * (1 - attacked.ci_high), 100 * (1 - attacked.ci_low))} are still misclassified under attack, more "
         "under a stronger one."
-        f"{_clean_cost(results)}"
+        f"{_clean_cost(results)}{overfitting_warning(results)}"
     )
     return Finding(question, "supported", text, "good", gain)
+
+
+def overfitting_warning(results: StudyResults) -> str:
+    """That adversarial training overfits to its own attack, and what helps; "" if it does not, or was not measured."""
+    model = "adversarial"
+    under = results.accuracy(model, "test-training-attack", FULL)
+    excess = results.difference((model, FULL), (model, FULL), set="test-training-attack")
+    if not (under and excess and overfits(excess.ci_low)):
+        return ""
+    steps = int(str(results.metadata.settings["adversarial_steps"]))
+    about = results.metadata
+    helps = remedy(about.norm, about.epsilon, steps, about.data.shape, "--adversarial-noise")
+    return (
+        f" Under the attack of training itself, PGD of {steps} steps, it is {under.percent}, {excess.points} more ({excess.ci}): "
+        "adversarial training overfits to that attack (catastrophic overfitting). "
+        f"{helps}"
+    )
 
 
 def _clean_cost(results: StudyResults) -> str:

@@ -281,10 +281,12 @@ QUICK = tuple(name for name, spec in DATASETS.items() if spec.group == "quick")
 CONTROL_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "controls")
 OWN_DATASETS = tuple(part.name for part in EXTENSIONS.datasets)
 REPLICATION_DATASETS = tuple(name for name, spec in DATASETS.items() if spec.group == "replication")
+TEST_SETS = ("test", "test-next", "test-training-attack")
 # Rows of the column `set` in tables: the constructed sets and these
 SETS: dict[str, str] = {
     "test": "test images, never trained on",
     "test-next": "test images, counted by the next class",
+    "test-training-attack": "test images, under the attack of adversarial training",
     "original": "the original training images",
     **{name: spec.title for name, spec in DATASETS.items()},
 }
