@@ -74,8 +74,8 @@ def train(
     adversarial_steps : int
         PGD steps of adversarial training.
     noise : float, optional
-        Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1]. Default: 0, but in adversarial
-        training on `mnist5k` in L2 a tenth of epsilon.
+        Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1]. Default: 0; in adversarial
+        training on `mnist5k` by name, in L2, a tenth of epsilon.
     pretrained : bool
         Begin with the weights of `network`, and fine-tune.
     seed : int

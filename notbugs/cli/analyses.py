@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notbugs.cli.config_file import write_alone
+from notbugs.cli.config_file import source_of, write_alone
 from notbugs.cli.console import (
     How,
     audit_config,
@@ -33,7 +33,7 @@ from notbugs.cli.options import (
     with_model_options,
 )
 from notbugs.cli.say import say
-from notbugs.cli.table_file import check_table_file, write_table
+from notbugs.cli.table_file import beside, check_table_file, write_table
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ Subject = Annotated[
 ItsDataset = Annotated[
     str | None, typer.Argument(metavar="DATASET", help="With a model: the images, as `notbugs run` takes them.")
 ]
+SHEET, FOURIER = ".png", "-fourier.csv"  # endings of files beside a table
 MOST_SAMPLES = 10_000_000  # which are all in memory
 TextTable = tuple[Sequence[str], Sequence[Sequence[str]]]  # columns and rows
 
@@ -150,6 +151,7 @@ def _short(value: float) -> str:
 @with_data_options
 @with_model_options
 def explain(
+    context: typer.Context,
     subject: Subject,
     dataset: ItsDataset = None,
     out: Annotated[
@@ -173,7 +175,7 @@ def explain(
 
     title = "Saliency [95 % CI]"
     if dataset is None:
-        _check_none_given({**data_options, **model_options})
+        _check_none_given(context, subject, {**data_options, **model_options})
         _run_and_print(Path(subject), ("saliency",), How(workers, executor), [(title, tables.saliency_table)])
         return
     _check_no_executor(executor)
@@ -185,7 +187,7 @@ def explain(
     from notbugs.runs.tables.row import records_as_csv
     from notbugs.study import analyses
 
-    config, model = _load_classifier(subject, dataset, out, model_options, data_options)
+    config, model = _load_classifier(subject, dataset, out, model_options, data_options, SHEET)
     if isinstance(model, BlackBox):
         raise InputError(subject, "must be a PyTorch network: a black box has no gradients")
     model = with_gradients(config, subject, "attributions are computed with them")
@@ -196,14 +198,15 @@ def explain(
         found = analyses.classifier_saliency(model, splits, seed=seed, device=config.device)
     print_table(title, tables.SALIENCY_COLUMNS, tables.saliency_lines(found.rows))
     if out is not None:
-        data.save_image(found.sheet, out.with_suffix(".png"))
         write_table(out, records_as_csv(found.files))
-        say(f"{out.with_suffix('.png')}: an image of each class, its gradient, its integrated gradients")
+        data.save_image(found.sheet, beside(out, SHEET))
+        say(f"{beside(out, SHEET)}: an image of each class, its gradient, its integrated gradients")
 
 
 @with_data_options
 @with_model_options
 def corruptions(
+    context: typer.Context,
     subject: Subject,
     dataset: ItsDataset = None,
     out: Annotated[
@@ -227,7 +230,7 @@ def corruptions(
 
     fourier_title = "Error rate with one Fourier basis vector added, mean over frequencies"
     if dataset is None:
-        _check_none_given({**data_options, **model_options})
+        _check_none_given(context, subject, {**data_options, **model_options})
         shown = [
             ("Accuracy on test images, mean over five severities", tables.corruptions_table),
             (fourier_title, tables.fourier_table),
@@ -242,7 +245,7 @@ def corruptions(
     from notbugs.runs.tables.row import as_csv
     from notbugs.study.analyses import FOURIER_IMAGES
 
-    config, model = _load_classifier(subject, dataset, out, model_options, data_options)
+    config, model = _load_classifier(subject, dataset, out, model_options, data_options, FOURIER)
     part = test_part(config)[0]
     print_notes()
     accuracies = metrics.corruption_accuracy(model, part, seed=seed, device=config.device).accuracies
@@ -258,25 +261,28 @@ def corruptions(
     fourier = [FourierRow(model=subject, seed=seed, **error._asdict()) for error in errors]
     print_table(fourier_title, tables.FOURIER_COLUMNS, [tables.fourier_cells(fourier)])
     if out is not None:
-        atomic_write_text(out.with_name(f"{out.stem}-fourier.csv"), as_csv(fourier))
         write_table(out, as_csv(rows))
+        atomic_write_text(beside(out, FOURIER), as_csv(fourier))
 
 
-def _check_none_given(options: DataOptions) -> None:
-    """Raises InputError for options of a model and a data set where a study has its own."""
+def _check_none_given(context: typer.Context, subject: str, options: DataOptions) -> None:
+    """Raises InputError for a model without its data set, and for options of both where a study has its own."""
+    if Path(subject).is_file():
+        raise InputError("DATASET", "must be given with a MODEL", None, f"a study is a folder, and {subject} a file")
     given = [name for name, value in options.items() if value != NO_OPTIONS.get(name)]
+    given += [name for name in ("out", "seed") if source_of(context, name) == "COMMANDLINE"]
     if given:
         names = ", ".join("--" + name.removeprefix("pixel_").replace("_", "-") for name in given)
         raise InputError(names, "can only be used with a MODEL and a DATASET: a study has its own")
 
 
 def _load_classifier(
-    subject: str, dataset: str, out: Path | None, model_options: ModelOptions, data_options: DataOptions
+    subject: str, dataset: str, out: Path | None, model_options: ModelOptions, data_options: DataOptions, *endings: str
 ) -> tuple["AuditConfig", "nn.Module"]:
-    """One classifier, ready for analysis, and its configuration."""
+    """One classifier, ready for analysis, and its configuration. endings: of the files beside `out`."""
     from notbugs.audit.classifiers import report_order, search_copy
 
-    check_table_file(out)
+    check_table_file(out, *endings)
     config = audit_config(subject, dataset, model_options=model_options, data_options=data_options)
     model = search_copy(config, subject)
     report_order(config, subject)

@@ -16,7 +16,7 @@ RelabelEpsilon = Annotated[
 RelabelReach = Annotated[
     float | None,
     typer.Option(
-        help="While a smaller share than this of a set's images reaches its new label, enlarge that ε by half, at most four times. "
+        help="While a smaller share of a set's images than this reaches its new label, enlarge that ε by half, at most 4 times. "
         "[default: 0.75; 0 with --relabel-epsilon]",
     ),
 ]

@@ -9,19 +9,26 @@ from notbugs.cli.notes import list_files_in, loaded_data
 from notbugs.cli.say import say
 from notbugs.errors import InputError
 
+NOTES = ".json"
 
-def check_table_file(out: Path | None) -> None:
-    """Raises InputError if a table, or the notes on its data, cannot be written; None: neither will be."""
+
+def check_table_file(out: Path | None, *endings: str) -> None:
+    """Raises InputError if a table, the notes on its data or another file beside it cannot be written; None: none will be.
+
+    endings: of the other files, as `beside` takes them.
+    """
     from notbugs import models
 
     if out is None:
         return
-    if notes_file(out) == out:
-        raise InputError("--out", "must not end in .json, where the notes on the data are kept", str(out), "pass FILE.csv")
+    for ending in (NOTES, *endings):
+        if beside(out, ending) == out:
+            kept = "the notes on the data are kept" if ending == NOTES else "another file is written beside the table"
+            raise InputError("--out", f"must not end in {ending}, where {kept}", str(out), "pass FILE.csv")
     if notes_file(out).exists() and out.with_suffix(".safetensors").exists():
         rule = f"must not replace {notes_file(out)}, the description of a model"
         raise InputError("--out", rule, str(out), "choose another name")
-    for path in (out, notes_file(out)):
+    for path in (out, *(beside(out, ending) for ending in (NOTES, *endings))):
         models.check_writable(path)
     write_alone(out)
     list_files_in(str(notes_file(out)))
@@ -35,7 +42,18 @@ def notes_file(out: Path) -> Path:
     >>> notes_file(Path("new/features.csv")).name
     'features.json'
     """
-    return out.with_suffix(".json")
+    return beside(out, NOTES)
+
+
+def beside(out: Path, ending: str) -> Path:
+    """Another file that is written beside a table.
+
+    Examples
+    --------
+    >>> beside(Path("new/table.csv"), "-fourier.csv").name
+    'table-fourier.csv'
+    """
+    return out.with_name(out.stem + ending)
 
 
 def write_table(out: Path, text: str, **more: object) -> None:

@@ -9,7 +9,7 @@ from notbugs.atomic import StrPath
 from notbugs.data.card import read_classes
 from notbugs.data.dataset import Dataset
 from notbugs.data.images import load_images
-from notbugs.data.names import first_line, printable
+from notbugs.data.names import UnreadableError, first_line, printable
 from notbugs.data.sources import Located, locate_npz, locate_parquet, locate_saved, locate_tar
 from notbugs.data_config import DataConfig
 from notbugs.errors import InputError
@@ -30,7 +30,12 @@ def load_part(folder: StrPath, form: str, split: str = "train") -> Dataset:
         located = _locate_shards(folder, split, config)
     else:
         located = locate_saved(folder, config)
-    images = load_images(located.files, list(range(len(located.labels))), located.locations).images
+    locations = [f"{folder}/{location}" for location in located.locations]  # else as files of the data set that it was made from
+    try:
+        images = load_images(located.files, list(range(len(located.labels))), locations).images
+    except UnreadableError as error:
+        path, reason, *_ = error.args
+        raise InputError(path, reason, remedy="put it back, or give another --out for a new run") from None
     return Dataset(images, torch.tensor(located.labels, dtype=torch.int64), located.classes, tuple(located.names))
 
 

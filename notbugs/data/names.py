@@ -72,13 +72,17 @@ def check_class_name(name: str) -> None:
         raise InputError(f"class {printable(name)!r}", "must be UTF-8 text without control characters", remedy="rename the class")
 
 
+class UnreadableError(InputError):
+    """An image that cannot be read: as `InputError` has it, the file first and then the reason."""
+
+
 def reject_unreadable(unreadable: Sequence[Unreadable], skip_unreadable: bool) -> None:
-    """Raises InputError for the first unreadable file, unless unreadable files are to be skipped."""
+    """Raises UnreadableError for the first unreadable file, unless unreadable files are to be skipped."""
     if unreadable and not skip_unreadable:
         location, reason = unreadable[0]
         others = f" ({len(unreadable)} such files in all)" if len(unreadable) > 1 else ""
         remedy = f"repair or remove it, or pass --skip-unreadable to leave it out{others}"
-        raise InputError(printable(location), reason, remedy=remedy)
+        raise UnreadableError(printable(location), reason, remedy=remedy)
 
 
 def regular_expression(option: str, text: str, rule: str = "must be a regular expression") -> re.Pattern[str]:

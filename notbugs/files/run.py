@@ -11,7 +11,7 @@ from pathlib import Path
 
 from notbugs import data, datacheck
 from notbugs.atomic import StrPath
-from notbugs.data import Splits
+from notbugs.data import Dataset, Splits
 from notbugs.data.load import fingerprint
 from notbugs.data_config import check_outside
 from notbugs.errors import InputError
@@ -115,7 +115,7 @@ def run(
         asked = config.repeats, config.subset_regression
         if earlier and (earlier.get("repeats", config.repeats), earlier.get("subset_regression", 0)) != asked:
             _forget_summary(record)
-        crossfit = _with_earlier_flip(record, config, crossfit)
+        crossfit = _as_before(record, config, crossfit, splits.train)
         kept = {"network_notes": notes} if notes else {}
         record.update_metadata(**_metadata(config, splits, crossfit, command), **kept, fingerprint=digest)
         write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
@@ -142,9 +142,14 @@ def run(
         return record
 
 
-def _with_earlier_flip(record: RunFolder, config: FilesConfig, crossfit: CrossfitConfig) -> CrossfitConfig:
-    """The same flips as when the run began. Raises InputError where others are asked for."""
-    earlier = record.files().settings.get("flip")
+def _as_before(record: RunFolder, config: FilesConfig, crossfit: CrossfitConfig, files: Dataset) -> CrossfitConfig:
+    """The same flips as when the run began. Raises InputError where others are asked for, or pictures that it has not stored."""
+    settings = record.files().settings
+    earlier, limit = settings.get("flip"), settings.get("pictures")
+    if isinstance(limit, int | float) and keeps_pictures(replace(config, pictures=limit), files) != keeps_pictures(config, files):
+        rule = "must be as before to resume a run: pictures are stored when the files are scored"
+        got = f"{config.pictures:g} where the run has {limit:g}"
+        raise InputError("--pictures", rule, got, f"give --pictures {limit:g}, or another --out for a new run")
     if not isinstance(earlier, bool):
         return crossfit
     if config.flip not in (None, earlier):

@@ -89,6 +89,7 @@ def save(model: Model, path: StrPath, **metadata: object) -> None:
         try:
             save_file(tensors, weights)
             description.write_text(json.dumps({"architecture": model.architecture, **metadata}, indent=1), encoding="utf-8")
+            weights.chmod(description.stat().st_mode & 0o777)  # as the umask has it: save_file lets nobody else read
             sync(weights)
             sync(description)
             path.unlink(missing_ok=True)  # an earlier model's: a new description must never stand beside old weights

@@ -20,6 +20,7 @@ from notbugs.runs.tables.row import records_as_csv
 from notbugs.study import store
 from notbugs.study.catalog.datasets import DATASETS
 from notbugs.study.config import StudyConfig, load, stored_config
+from notbugs.study.resume import naming_run
 
 DEFAULT_SETS = ("original", "robust", "nonrobust")
 ID_LETTERS = "bcdfghjklmnpqrstvwxz"  # no spreadsheet reads these ids as a number or a formula, and nobody reads a word
@@ -146,12 +147,14 @@ def _load_datasets(run: RunFolder, config: StudyConfig, sets: Sequence[str]) -> 
         if name != "original" and not run.done(f"seed{config.seed}/dataset-{name}"):
             got = f"{name}, which {run.folder} does not have yet"
             raise InputError("--sets", "must be finished sets", got, "resume that run")
-        if name != "original" and not store.dataset_path(config, run.folder, config.seed, name).exists():
+        if name != "original" and not store.has_dataset(config, run.folder, config.seed, name):
             got = f"{name}, which {run.folder} does not have"
             raise InputError("--sets", "must be sets that could be constructed", got)
-    splits = load(config)
+    with naming_run(run.folder, config.dataset):
+        splits = load(config)
     if not same_fingerprint(run.metadata.get("fingerprint"), fingerprint(splits.train, splits.test)):
-        raise InputError(config.dataset, "must hold the same images as when the run began")
+        rule = "must hold the same images as when the run began"
+        raise InputError(config.dataset, rule, f"others than {run.folder} has", "restore them, or begin a new run")
     datasets = {}
     for name in sets:
         if name == "original":

@@ -312,7 +312,8 @@ def _check_arguments(run: RunFolder, arguments: Mapping[str, object]) -> None:
         options = ", ".join(_option(name, run.kind) for name in other)
         given, there = (", ".join(str(each.get(name)) for name in other) for each in (now, before))
         got = f"{given} where the run in {run.folder} has {there}"
-        raise InputError(options, "must be as before to resume a run", got, "give another --out for a new run")
+        moved = "; put moved data back, or a link to it" if other == ["dataset"] and os.path.exists(str(now["dataset"])) else ""
+        raise InputError(options, "must be as before to resume a run", got, f"give another --out for a new run{moved}")
 
 
 def _same(before: object, now: object) -> bool:

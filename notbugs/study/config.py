@@ -68,8 +68,8 @@ class StudyConfig(DataConfig):
     adversarial_steps : int
         PGD steps within adversarial training.
     adversarial_noise : float, optional
-        Standard deviation of Gaussian noise that is added to each image before that PGD, pixels in [0, 1]; for a classifier that is
-        trained at a part of epsilon, that part of it. Default: 0, but for `mnist5k` in L2 a tenth of epsilon.
+        Standard deviation of Gaussian noise that is added to each image before that PGD, pixels in [0, 1]; of a classifier that
+        is trained at a part of epsilon, that part. Default: 0, but for `mnist5k` in L2 a tenth of epsilon.
     invert_steps, invert_start, versions
         Of D_R and D_NR: steps, start ("image" or "noise"), versions of each image.
     robust_strong : bool

@@ -6,7 +6,7 @@ from torch import Tensor
 from notbugs import attacks, data, stats
 from notbugs.data import Dataset
 from notbugs.metrics import Accuracy
-from notbugs.models import Model, fuse_batchnorm, frozen
+from notbugs.models import Model, frozen, fuse_batchnorm
 from notbugs.search import NormBall, objectives
 from notbugs.study.catalog.overfitting import overfits, remedy
 
@@ -55,19 +55,19 @@ def overfitting_warning(
 
     References
     ----------
-    Wong et al. 2020, "Fast is better than free: Revisiting adversarial training" (the name); de Jorge et al. 2022, "Make Some Noise:
-    Reliable and Efficient Single-Step Adversarial Training" (noise as a remedy).
+    Wong et al. 2020, "Fast is better than free: Revisiting adversarial training": the name.
+    de Jorge et al. 2022, "Make Some Noise: Reliable and Efficient Single-Step Adversarial Training": noise as a remedy.
     """
     part = dataset.select(data.evenly_spaced(min(TESTED_IMAGES, len(dataset)), len(dataset)))
     more = max(TESTED_STEPS, 2 * steps)
     few, many = (_correct(model, part, threat_model, each, device) for each in (steps, more))
     if not overfits(stats.wilson_interval(int((few & ~many).sum()), len(part))[0]):
         return ""
-    shares = f"{100 * few.float().mean().item():.0f} % are classified correctly under it, {100 * many.float().mean().item():.0f} %"
+    first, second = (f"{100 * correct.float().mean().item():.0f} %" for correct in (few, many))
     helps = remedy(threat_model.norm, float(threat_model.epsilon), steps, dataset.shape, "--noise")
     return (
-        f"adversarial training overfits to its attack, PGD of {steps} steps (catastrophic overfitting): of {len(part)} training images "
-        f"{shares} under {more} steps. {helps}"
+        f"adversarial training overfits to its attack, PGD of {steps} steps (catastrophic overfitting): of {len(part)} training "
+        f"images {first} are classified correctly under it, {second} under {more} steps. {helps}"
     )
 
 

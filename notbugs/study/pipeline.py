@@ -34,6 +34,7 @@ from notbugs.study.resume import (
     check_same_code,
     digest_of_same_images,
     kept_device,
+    naming_run,
     with_earlier,
 )
 from notbugs.study.stages import Place, runner_stage
@@ -178,16 +179,17 @@ def run_analyses(
         config = replace(config, device="cpu")
     _say_made_before_the_stronger(record, config, names)
     asked = StudyConfig(config.dataset)
-    return run(
-        config,
-        folder,
-        only=names,
-        asked=asked,
-        command=command,
-        workers=workers,
-        engine=engine,
-        report_progress=report_progress,
-    )
+    with naming_run(folder, config.dataset):
+        return run(
+            config,
+            folder,
+            only=names,
+            asked=asked,
+            command=command,
+            workers=workers,
+            engine=engine,
+            report_progress=report_progress,
+        )
 
 
 def _say_made_before_the_stronger(record: RunFolder, config: StudyConfig, names: Collection[str]) -> None:

@@ -1,7 +1,8 @@
 """A study that goes on: what must be as when it began, what stays part of it, and what must still be there."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,21 @@ def digest_of_same_images(record: RunFolder, config: StudyConfig, splits: Splits
     check_same_data(record, digest, config.dataset, "must hold the same images as when this run began")
     data.keep_index(record.folder, splits, config.resize)
     return digest
+
+
+@contextmanager
+def naming_run(folder: Path, dataset: str) -> Iterator[None]:
+    """Errors of a data set that is not there any more name the run that it belongs to: the user did not give it."""
+    try:
+        yield
+    except InputError as error:
+        parameter, rule, *_ = error.args
+        if parameter != dataset or "does not exist" not in rule:
+            raise
+        remedy = "put it back, or a link to it; a relative path counts from the folder where the command is called"
+        raise InputError(
+            dataset, f"must be where the data set of {folder} was, as its run.json says", "nothing", remedy
+        ) from None
 
 
 def check_same_code(record: RunFolder, earlier: StudyMetadata, given: GivenModel | None) -> None:
