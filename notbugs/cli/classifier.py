@@ -227,14 +227,16 @@ def transfer(
 
 def _print_transfer(rows: Sequence["TransferRow"]) -> None:
     """A line per target: its clean accuracy and the transfer rates."""
-    lines = []
-    for target in dict.fromkeys(row.target for row in rows):
+    lines, targets = [], [*dict.fromkeys(row.target for row in rows)]
+    names = {target: Path(target).stem if target.endswith((".safetensors", ".onnx")) else target for target in targets}
+    if len({*names.values()}) < len(names):  # weights of two studies
+        names = {target: target for target in targets}
+    for target in targets:
         by_perturbation = {row.perturbation: row for row in rows if row.target == target}
         untargeted = by_perturbation["untargeted"]
         rates = [_rate(by_perturbation[name]) for name in ("random", "untargeted", "targeted")]
         same = f"{100 * untargeted.same_mistake / untargeted.n:.1f}" if untargeted.n else "–"
-        name = Path(target).stem if target.endswith((".safetensors", ".onnx")) else target
-        lines.append([name, f"{100 * untargeted.clean_accuracy:.1f}", *rates[:2], same, rates[2]])
+        lines.append([names[target], f"{100 * untargeted.clean_accuracy:.1f}", *rates[:2], same, rates[2]])
     title = f"Transfer rates within {rows[0].norm} {rows[0].epsilon:.4g}, in percent [95 % CI]"
     print_table(title, ["target", "clean accuracy", "random", "untargeted", "same mistake", "targeted"], lines)
     say("Of the images that source and target classify correctly. random: perturbations of the same size; same mistake: the")

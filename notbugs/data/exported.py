@@ -35,7 +35,7 @@ def load_part(folder: StrPath, form: str, split: str = "train") -> Dataset:
         images = load_images(located.files, list(range(len(located.labels))), locations).images
     except UnreadableError as error:
         path, reason, *_ = error.args
-        raise InputError(path, reason, remedy="put it back, or give another --out for a new run") from None
+        raise InputError(path, reason, remedy="put it back, or begin a new run") from None
     return Dataset(images, torch.tensor(located.labels, dtype=torch.int64), located.classes, tuple(located.names))
 
 

@@ -75,13 +75,15 @@ def _in_one_line(folder: Path) -> Iterator[None]:
 def _write_page(run: RunFolder) -> Path:
     check_present([str(name) for name in run.metadata.get("extensions", ())], registered().names)
     if run.kind in PAGES:
-        context, charts = PAGES[run.kind](run)
+        with render.saying_left_out(run.folder):
+            context, charts = PAGES[run.kind](run)
     else:
         answers.merge(run)
         results = StudyResults.read(run)
         if rows := replication_rows(results):
             write_table(rows, run.folder / "tables" / f"{ReplicationRow.table}.csv")
-        context, charts = study.page(results)
+        with render.saying_left_out(run.folder):
+            context, charts = study.page(results)
     template = f"{run.kind if run.kind in PAGES else 'study'}.html.jinja"
     return render.write_page(run.folder, template, {**context, "about": about(run), "use": use(run)}, charts)
 

@@ -73,7 +73,7 @@ class SingleTraining:
         return replace(MODELS["standard"], loss=next(each for each in LOSSES if each == self.loss), noise=float(self.noise or 0))
 
     def with_defaults(self, config: StudyConfig) -> StudyConfig:
-        """The configuration with this noise, and what suits SGD where it is chosen and the learning rate or weight decay is open."""
+        """The configuration with this noise and, where SGD is chosen, the learning rate and weight decay that suit it."""
         if self.noise is not None:
             config = replace(config, adversarial_noise=float(self.noise))
         if self.optimizer != "sgd":

@@ -63,7 +63,7 @@ def missing(config: Config, folder: Path, seed: int, kind: str, name: str) -> Pa
 
 def vanished(path: Path) -> InputError:
     """The error for what is not there any more."""
-    return InputError(str(path), "must be where this run wrote it", "nothing", "put it back, or give another --out for a new run")
+    return InputError(str(path), "must be where this run wrote it", "nothing", "put it back, or begin a new run")
 
 
 def _existing(path: Path) -> Path:

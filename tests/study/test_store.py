@@ -22,7 +22,7 @@ from notbugs.study.graph import StageId, study_graph
 from notbugs.study.store import dataset_path, derive_seed, examples_path, model_path
 
 CONFIG = StudyConfig("digits", limit=60, seeds=1)
-VANISHED = r"must be where this run wrote it, got nothing; put it back, or give another --out for a new run$"
+VANISHED = r"must be where this run wrote it, got nothing; put it back, or begin a new run$"
 
 
 @pytest.fixture
