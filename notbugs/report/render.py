@@ -30,7 +30,7 @@ Charts = dict[str, dict[str, object]]  # Vega-Lite specifications by the id of t
 # Named, or the widths of labels are measured wrongly
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
 PNG_END = b"IEND\xaeB`\x82"  # of every whole file
-_left_out: ContextVar[list[str] | None] = ContextVar("_left_out", default=None)  # pictures that a page could not show
+_left_out: ContextVar[dict[str, None] | None] = ContextVar("_left_out", default=None)  # pictures that a page could not show
 ADDRESSES = 96 * 2**30  # with 40 GB V8, which the chart library holds, ends the process; 100 GB suffice
 VEGA_ALONE = ("1.9.",)  # releases of vl-convert from which Vega can be taken alone; others would panic
 DRAW_BY_VEGA = """window.drawVega = async (chart, element, tooltip) => {
@@ -145,10 +145,12 @@ def _prose(text: str) -> "Markup":
 def inline(folder: Path, name: str) -> str:
     """A PNG of the run folder as a data URL; "" for anything else, so that a table cannot name files outside."""
     path = (folder / name).resolve()
-    content = path.read_bytes() if path.is_relative_to(folder.resolve()) and path.is_file() else b""
+    if not path.is_relative_to(folder.resolve()) or path.suffix != ".png":
+        return ""
+    content = path.read_bytes() if path.is_file() else b""
     if not (content.startswith(b"\x89PNG") and content.endswith(PNG_END)):
         if (left_out := _left_out.get()) is not None:
-            left_out.append(name)
+            left_out[name] = None
         return ""
     return "data:image/png;base64," + base64.b64encode(content).decode()
 
@@ -156,15 +158,15 @@ def inline(folder: Path, name: str) -> str:
 @contextmanager
 def saying_left_out(folder: Path) -> Iterator[None]:
     """Warns once of all pictures that `inline` cannot show meanwhile."""
-    left_out: list[str] = []
+    left_out: dict[str, None] = {}
     token = _left_out.set(left_out)
     try:
         yield
     finally:
         _left_out.reset(token)
     if left_out:
-        which = f"{len(left_out)} pictures, {printable(left_out[0])} first" if len(left_out) > 1 else printable(left_out[0])
-        text = f"{folder}: missing or damaged, and left out of the report: {which}; put back what was in pictures/"
+        first, more = printable(next(iter(left_out))), f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        text = f"{folder}: missing or damaged, and left out of the report: {first}{more}; put back what was in pictures/"
         warnings.warn(text, NotbugsWarning, stacklevel=2)
 
 

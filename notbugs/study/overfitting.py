@@ -37,7 +37,7 @@ def training_attack_accuracy(
     'PGD of training, 3 steps'
     """
     correct = int(_correct(model, dataset, threat_model, steps, device).sum())
-    attack = f"PGD of training, {steps} steps"
+    attack = f"PGD of training, {_counted(steps)}"
     return Accuracy.from_counts(correct, len(dataset), norm=threat_model.norm, epsilon=float(threat_model.epsilon), attack=attack)
 
 
@@ -63,12 +63,16 @@ def overfitting_warning(
     few, many = (_correct(model, part, threat_model, each, device) for each in (steps, more))
     if not overfits(stats.wilson_interval(int((few & ~many).sum()), len(part))[0]):
         return ""
-    first, second = (f"{100 * correct.float().mean().item():.0f} %" for correct in (few, many))
+    first, second = (f"{100 * int(correct.sum()) / len(part):.0f} %" for correct in (few, many))
     helps = remedy(threat_model.norm, float(threat_model.epsilon), steps, dataset.shape, "--noise")
     return (
-        f"adversarial training overfits to its attack, PGD of {steps} steps (catastrophic overfitting): of {len(part)} training "
-        f"images {first} are classified correctly under it, {second} under {more} steps. {helps}"
+        f"adversarial training overfits to its attack, PGD of {_counted(steps)} (catastrophic overfitting): of {len(part)} "
+        f"training images {first} are classified correctly under it, {second} under {more} steps. {helps}"
     )
+
+
+def _counted(steps: int) -> str:
+    return f"{steps} step{'s' if steps > 1 else ''}"
 
 
 def _correct(model: Model, dataset: Dataset, threat_model: NormBall, steps: int, device: torch.device | str) -> Tensor:

@@ -102,3 +102,32 @@ def test_the_two_gaussian_model(tmp_path: Path) -> None:
 def test_unusable_options_of_the_theory_are_one_line(tmp_path: Path, words: list[str], says: str) -> None:
     assert says in error_line(call_here("theory", "--out", tmp_path / "run", *words))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["explain", "net.safetensors", "digits", "--out", "a.png"],
+            "--out: must not end in .png, where another file is written",
+        ),
+        (
+            ["corruptions", "net.safetensors", "digits", "--out", "a-fourier.csv"],
+            "a-fourier-fourier.csv: cannot be written, got a folder",
+        ),
+        (["explain", "net.safetensors", "digits", "--out", "b.csv"], "b.png: cannot be written, got a folder"),
+        (["explain", "net.safetensors"], "DATASET: must be given with a MODEL"),
+        (["explain", "run", "--out", "a.csv"], "--out: can only be used with a MODEL and a DATASET: a study has its own"),
+        (["corruptions", "run", "--seed", "0"], "--seed: can only be used with a MODEL and a DATASET: a study has its own"),
+    ],
+)
+def test_what_cannot_be_written_or_has_no_effect_is_refused_before_the_work(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("run", "b.png", "a-fourier-fourier.csv"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "net.safetensors").write_bytes(b"")
+    before = {*tmp_path.iterdir()}
+    assert message in error_line(call_here(*words))
+    assert {*tmp_path.iterdir()} == before

@@ -3,11 +3,13 @@
 import csv
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli.conftest import call_here, error_line
 
 from notbugs import data, models
+from notbugs.cli.classifier import _print_transfer
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_the_printed_table_is_that_of_the_csv_file(saved: Path, tmp_path: Path, 
     intervals = [[round(100 * float(own[kind][end])) for end in ("ci_low", "ci_high")] for kind in shown]
     found = [[round(float(end)) for end in re.findall(r"[\d.]+", text)] for text in re.findall(r"\[(.*?)\]", line)]
     assert same_but_for_rounding(found, intervals)
-    assert "standard" in done.stdout and str(tmp_path / "t.csv") in done.stdout.replace("\n", "")
+    assert "\nstandard " in done.stdout and str(tmp_path / "t.csv") in done.stdout.replace("\n", "")
 
 
 def same_but_for_rounding(found: list[list[int]], wanted: list[list[int]]) -> bool:
@@ -57,3 +59,22 @@ def same_but_for_rounding(found: list[list[int]], wanted: list[list[int]]) -> bo
 )
 def test_bad_options_are_rejected(saved: Path, words: list[str], message: str) -> None:
     assert message in error_line(call_here("transfer", saved, "digits", "--images", "20", *words))
+
+
+def test_targets_of_one_file_name_are_shown_by_their_paths(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "130")
+    rates = {"norm": "l2", "epsilon": 0.5, "clean_accuracy": 1.0, "same_mistake": 0, "n": 4, "transfer_rate": 0.5, "ci_low": 0.1}
+    two = [
+        SimpleNamespace(target=target, perturbation=kind, ci_high=0.9, **rates)
+        for target in ("a/standard.safetensors", "b/standard.safetensors")
+        for kind in ("untargeted", "targeted", "random")
+    ]
+    _print_transfer(two)  # type: ignore[arg-type]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines() if "standard" in line] == [
+        two[0].target,
+        two[3].target,
+    ]
+    _print_transfer(two[:3])  # type: ignore[arg-type]
+    assert "\nstandard " in capsys.readouterr().out

@@ -83,6 +83,10 @@ def test_the_same_command_resumes_and_another_is_rejected(done: Done, tmp_path: 
     assert "Rank stability: " in extended.stdout
     assert len(RunFolder.read(run).rows(FileRow)) == len(before.splitlines()) - 1
     assert files.read_text() != before
+    kept = (run / "run.json").read_bytes()
+    without = call_here(*more, "--pictures", "0")
+    assert without.returncode == 2 and "--pictures: must be as before to resume a run: pictures are stored when" in without.stderr
+    assert "; give --pictures 1000, or another --out" in without.stderr and (run / "run.json").read_bytes() == kept
     study = call_here("run", str(done.dataset), "--out", str(run))
     assert study.returncode == 2 and "which holds file scores" in study.stderr
     words[words.index("--folds") + 1] = "3"

@@ -157,3 +157,12 @@ def test_both_files_are_on_the_disk_before_they_get_their_names(tmp_path: Path, 
     monkeypatch.setattr(os, "fsync", lambda number: synced.append([path.suffix for path in tmp_path.iterdir()]))
     models.save(models.build("linear", shape=(1, 2, 2), classes=2), tmp_path / "m.safetensors")
     assert synced == 2 * [[".part", ".part"]] and {path.name for path in tmp_path.iterdir()} == {"m.safetensors", "m.json"}
+
+
+def test_both_files_may_be_read_by_those_whom_the_umask_lets(tmp_path: Path, build_used: Build) -> None:
+    before = os.umask(0o027)
+    try:
+        models.save(build_used("linear", (1, 8, 8)), tmp_path / "net.safetensors")
+    finally:
+        os.umask(before)
+    assert {path.suffix: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {".json": 0o640, ".safetensors": 0o640}

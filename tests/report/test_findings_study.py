@@ -347,3 +347,20 @@ def test_few_test_images_do_not_decide_whether_the_source_of_d_r_is_good_enough(
     said = not_more_robust(accuracy(9, 18), accuracy(5, 18))
     assert "robust accuracy 50.0 % and 27.8 %" in said and "Train for more epochs" in said
     assert not_more_robust(accuracy(90, 180), accuracy(50, 180)) == ""
+
+
+@pytest.mark.parametrize(("correct", "said"), [(450, True), (355, False)])
+def test_adversarial_training_that_overfits_to_its_attack_is_said(tmp_path: Path, correct: int, said: bool) -> None:
+    """Of the 500 test images 300 are classified correctly under the ensemble: 90 % under the attack of training, or 71 %."""
+    folder = quick_study(tmp_path, seeds=1, complete=False)
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        run.update_metadata(settings={"epochs": 3, "adversarial_steps": 3})
+        row = accuracy_row("adversarial", correct, 500, wilson(correct, 500), 0, set="test-training-attack", epsilon=1.5)
+        run.record_stage("attack of training", 0.0, [row])
+    results = StudyResults.read(folder)
+    text = findings(results)[1].text
+    assert (
+        "Under the attack of training itself, PGD of 3 steps, it is 90.0 %, 30.0 percentage points more (95 % CI [" in text
+    ) == said
+    assert ("(--adversarial-steps 10) or noise (--adversarial-noise 0.52)." in text) == said
+    assert "test-training-attack" not in results.sets() and results.accuracy("adversarial", radius=2) is not None

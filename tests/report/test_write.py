@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page
 from report.conftest import HOSTILE, MEASURED, accuracy_row, full_study, open_page, quick_study, wilson
 
 from notbugs import report
-from notbugs.errors import InputError
+from notbugs.errors import InputError, NotbugsWarning
 from notbugs.report import tables
 from notbugs.report.findings import findings
 from notbugs.report.next_steps import next_steps
@@ -308,3 +308,13 @@ def test_a_report_is_written_without_torch(tmp_path: Path) -> None:
     code = f"import sys; from notbugs.report import render, write; {bundle}; write(sys.argv[1]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_pictures_that_are_missing_or_damaged_are_said_and_left_out(tmp_path: Path) -> None:
+    folder = quick_study(tmp_path / "run")
+    whole = report.write(folder).read_text(encoding="utf-8")
+    picture = folder / "pictures/a.png"
+    picture.write_bytes(picture.read_bytes()[:-10])
+    with pytest.warns(NotbugsWarning, match=r"left out of the report: pictures/a\.png; put back what was in pictures/"):
+        damaged = report.write(folder).read_text(encoding="utf-8")
+    assert "data:image/png" in whole and "data:image/png" not in damaged

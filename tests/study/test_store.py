@@ -1,5 +1,6 @@
 """Where a study's parts are, and their random seeds."""
 
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -56,7 +57,11 @@ def test_a_file_of_a_set_that_vanished_is_named(run: RunFolder) -> None:
     config, folder = resolved(CONFIG), run.folder / "datasets/robust"
     image = sorted(folder.rglob("*.png"))[7]
     image.rename(run.folder / "away.png")
-    with pytest.raises(InputError, match=image.name):
+    damaged = f"{re.escape(str(image))}: cannot be read as an image .*; put it back, or begin a new run$"  # no file of the user's
+    with pytest.raises(InputError, match=damaged):
+        store.load_dataset(config, run.folder, 0, "robust")
+    image.write_bytes((run.folder / "away.png").read_bytes()[:60])
+    with pytest.raises(InputError, match=damaged):
         store.load_dataset(config, run.folder, 0, "robust")
     (run.folder / "away.png").rename(image)
     for file in ("manifest.csv", "README.md"):
@@ -113,3 +118,17 @@ def test_the_first_seeds_files_have_the_plain_name() -> None:
 def test_a_seed_is_that_of_its_key() -> None:
     assert derive_seed(3, "on-robust") == zlib.crc32(b"3/on-robust")
     assert len({derive_seed(seed, key) for seed in (0, 1) for key in ("standard", "adversarial")}) == 4
+
+
+def test_a_data_set_that_is_gone_names_the_run_it_belongs_to(tmp_path: Path) -> None:
+    with (
+        pytest.raises(
+            InputError, match=r"^data: must be where the data set of runs/a was, as its run.json says, got nothing; put"
+        ),
+        resume.naming_run(Path("runs/a"), "data"),
+    ):
+        raise InputError(
+            "data", "this path does not exist, and the Hugging Face hub could not be reached", None, "check the path"
+        )
+    with pytest.raises(InputError, match=r"^data: must have classes$"), resume.naming_run(Path("runs/a"), "data"):
+        raise InputError("data", "must have classes")
