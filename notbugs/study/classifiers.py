@@ -338,7 +338,7 @@ def _augmentation(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int])
 
 
 def _noise(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int]) -> float:
-    if spec.loss != "standard":
+    if spec.loss == "adversarial":
         return config.adversarial_noise * spec.epsilon_fraction
     return noise_std(config, shape) if spec.noise is None else spec.noise
 

@@ -49,7 +49,7 @@ class SingleTraining:
         weights.
     noise : float, optional
         Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1]. Default: that of a study,
-        `StudyConfig.adversarial_noise`; 0 in standard training.
+        `StudyConfig.adversarial_noise`; 0 in standard training and TRADES.
     """
 
     loss: str = "standard"

@@ -121,8 +121,9 @@ def test_the_noise_of_one_training_is_that_of_a_study_or_as_asked_for(noise: flo
     training = SingleTraining("adversarial", noise=noise)
     resolved = resolve(training.with_defaults(mnist), load(mnist))
     assert classifiers._noise(resolved, training.spec, (1, 28, 28)) == kept
-    standard = SingleTraining("standard", noise=noise)
-    assert classifiers._noise(resolve(standard.with_defaults(mnist), load(mnist)), standard.spec, (1, 28, 28)) == (noise or 0)
+    for loss in ("standard", "trades"):
+        other = SingleTraining(loss, noise=noise)
+        assert classifiers._noise(resolve(other.with_defaults(mnist), load(mnist)), other.spec, (1, 28, 28)) == (noise or 0)
 
 
 def test_a_study_from_before_the_option_has_no_noise(tmp_path: Path) -> None:
