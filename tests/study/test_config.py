@@ -143,6 +143,7 @@ def test_a_run_is_resumed_with_other_seeds_controls_device_and_speed() -> None:
         "head_only": True,
         "robust_model": "robust.safetensors",
         "layer": "2",
+        "adversarial_noise": 0.1,
     }
     free = {"seeds", "full", "replicate", "robust_strong", "bf16", "compile", "device", *newer}
     free |= {*asdict(QUICK_STUDY.data)} - {*QUICK_STUDY.arguments}  # they are at their defaults

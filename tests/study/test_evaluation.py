@@ -9,7 +9,7 @@ from notbugs.predict import predict
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.study import AccuracyRow, SetRow
 from notbugs.study import store
-from notbugs.study.catalog.datasets import CONTROL_DATASETS, DATASETS, QUICK, SECOND_SOURCE, STRONG_DATASETS
+from notbugs.study.catalog.datasets import CONTROL_DATASETS, DATASETS, QUICK, SECOND_SOURCE, STRONG_DATASETS, TEST_SETS
 from notbugs.study.catalog.models import MODELS, trained_on
 
 
@@ -26,9 +26,11 @@ def test_a_full_study_trains_and_evaluates_every_model_on_every_data_set(full_ru
     sets = {"test", "original", *QUICK, *CONTROL_DATASETS} - absent
     for attacked in (False, True):
         pairs = {(row.model, row.set) for row in rows if bool(row.epsilon) == attacked}
-        assert {(model, name) for model, name in pairs if model in crossed and name != "test-next"} == {
+        assert {(model, name) for model, name in pairs if model in crossed and name not in TEST_SETS[1:]} == {
             (model, name) for model in crossed for name in sets
         }
+    robust = {name for name, spec in MODELS.items() if spec.loss == "adversarial"} - other
+    assert {row.model for row in rows if row.set == "test-training-attack"} == robust
     assert full_run.metadata["full"] and full_run.metadata["replicate"] and full_run.metadata["finished"]
 
 

@@ -25,7 +25,7 @@ from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.replication import RobustVersionRow
 from notbugs.runs.tables.study import AccuracyRow, AdversarialPictureRow, PictureRow, SetRow, TrainingRow
 from notbugs.study import evaluation, pipeline
-from notbugs.study.catalog.datasets import QUICK
+from notbugs.study.catalog.datasets import QUICK, TEST_SETS
 from notbugs.study.catalog.models import MAIN_MODELS
 from notbugs.study.config import StudyConfig, load
 from notbugs.study.evaluation import accuracy_row
@@ -41,7 +41,8 @@ def test_a_run_holds_every_model_data_set_and_row(quick_run: RunFolder) -> None:
     rows, models = quick_run.rows(AccuracyRow), {*MAIN_MODELS}
     on_test = {(row.model, row.epsilon) for row in rows if row.set == "test"}
     assert on_test == {(model, epsilon) for model in models for epsilon in (0, 0.1875, 0.375, 0.5625, 0.75, 1.125)}
-    clean = {(row.model, row.set) for row in rows if row.set not in ("test", "test-next")}
+    clean = {(row.model, row.set) for row in rows if row.set not in TEST_SETS}
+    assert [(row.model, row.epsilon) for row in rows if row.set == "test-training-attack"] == [("adversarial", 0.75)]
     assert clean == {(model, name) for model in models for name in ("original", *QUICK)}
     for row in rows:
         assert row.accuracy == row.correct / row.n
@@ -211,7 +212,7 @@ def test_stopped_at_any_moment_it_resumes_with_what_is_not_finished(tmp_path: Pa
     run = RunFolder.read(place)
     assert run.metadata["finished"]
     keys = [(row.model, row.set, row.epsilon) for row in run.rows(AccuracyRow)]
-    assert len(keys) == len({*keys}) == 7 * 6 + 7 * 6 + 1  # six ε, six sets; the last: next-labels by the next class
+    assert len(keys) == len({*keys}) == 7 * 6 + 7 * 6 + 2  # six ε, six sets; by the next class; under the attack of training
     assert not list(tmp_path.rglob("*.part"))
 
 
