@@ -204,7 +204,7 @@ def _finished(bench: Bench, command: Command) -> str:
 
 
 def _dask_worker_killed(bench: Bench, count: int) -> Iterator[str]:
-    """SIGKILL to a worker; another takes its place. The command resumes."""
+    """SIGKILL to a worker; another takes its place. The command goes on."""
     for _ in range(count):
         bench.forget()
         with bench_cluster(bench) as cluster:

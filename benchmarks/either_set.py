@@ -64,7 +64,8 @@ def _measured(options: argparse.Namespace, results: ResultsFile) -> Iterator[Row
     from notbugs.study.resolve import resolve
 
     settings = {name: getattr(options, name) for name in ("limit", "width", "epochs")}
-    asked = StudyConfig(options.dataset, device=results.device, **settings)
+    # without noise, as the rows that are there
+    asked = StudyConfig(options.dataset, device=results.device, adversarial_noise=0.0, **settings)
     config, dataset = resolve(asked, load(asked)), Path(options.dataset).stem
     train = load(config).train
     if train.labels.bincount(minlength=len(train.classes)).min() < 2:

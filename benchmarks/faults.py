@@ -3,7 +3,7 @@
     python benchmarks/faults.py [--faults NAMES] [--tries N] [--out benchmarks/results/faults.json]
 
 The study is `notbugs split` on 60 images of digits in a folder, 2 workers, 4 stages; `attack` and `files` are killed, too, on
-the same images. Each fault strikes at a moment drawn at random. Then the same command resumes it, until the run is finished:
+the same images. Each fault strikes at a moment drawn at random. Then the same command resumes the run, until it is finished:
 its tables, models and images are compared with those of a run that nothing disturbed. A try is lost if anything differs, if a
 traceback was printed, if a process was left a second later, or if the command said nothing of what it met. Linux; the full and
 the read-only disk need root, for a small tmpfs of their own.

@@ -18,6 +18,7 @@ from typing import Any
 
 from notbugs.atomic import atomic_write_text
 from notbugs.report.about import stages_by_device
+from notbugs.study.catalog.datasets import TEST_SETS
 
 Content = dict[str, Any]
 LEFT_OUT = ("stages",)  # of run.json: long
@@ -25,7 +26,6 @@ TABLES = (
     "accuracy", "training", "sets", "controls", "perturbation_leakage", "robust_feature_leakage", "transfer", "error_consistency",
     "saliency", "saliency_differences", "corruptions", "corruption_differences", "fourier", "ntk_accuracy", "theory",
 )  # fmt: skip
-ON_TEST_IMAGES = ("test", "test-next")  # sets of the table accuracy
 PATH = re.compile(r"(?<= )(--out )?/\S*/(?=[^/\s]+)")  # folders of a machine, before a name
 
 
@@ -79,7 +79,7 @@ def _is_printed(table: str, row: dict[str, str]) -> bool:
     if table == "error_consistency":
         return row["model"] in CONSISTENCY_MODELS and row["other_model"] in CONSISTENCY_MODELS
     on_either_set = row.get("set") in EITHER_SET and row.get("model") in EITHER_MODEL and float(row["epsilon"] or 0) == 0
-    return table != "accuracy" or row["set"] in ON_TEST_IMAGES or on_either_set
+    return table != "accuracy" or row["set"] in TEST_SETS or on_either_set
 
 
 def _number(cell: str) -> str | int | float:

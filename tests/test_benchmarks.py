@@ -292,7 +292,7 @@ def test_the_table_of_autoattack_has_the_figures_of_its_file() -> None:
         shares.append(100 * counts[3] / counts[1])
         assert f"| {' | '.join(map(str, (seed, n, *counts)))} | {shares[-1]:.1f} |" in page
         assert not any(row[name] for row in (adversarial, trained) for name in ("only_ensemble", "only_autoattack"))
-    assert len(shares) == 3 and f"ordinary training on D_R keeps {sum(shares) / 3:.1f} % over 3 seeds" in page
+    assert len(shares) == 3 and f"standard training on D_R keeps {sum(shares) / 3:.1f} % over 3 seeds" in page
 
 
 def test_every_results_file_is_compared_with_a_document() -> None:
@@ -404,13 +404,20 @@ def test_stratified_halves_are_equally_difficult(load: Load) -> None:
 
 def test_a_run_prints_the_same_from_its_folder_and_from_its_file(load: Load, tmp_path: Path) -> None:
     command = "notbugs run /home/me/photos --out /home/me/runs/a"
-    rows = {"accuracy": lambda seed: [*accuracy_rows(ACCURACIES, seed), *attacked_rows(seed)], "sets": set_rows}
+
+    def accuracies(seed: int) -> list[Row]:
+        attacked = accuracy_row("adversarial", 10, 500, wilson(10, 500), seed, set="test-training-attack", epsilon=0.5)
+        return [*accuracy_rows(ACCURACIES, seed), *attacked_rows(seed), attacked]
+
+    rows = {"accuracy": accuracies, "sets": set_rows}
     made_study(tmp_path, 2, rows, n=500, command=command, finished=True)
     run = json.loads((tmp_path / "run.json").read_text())
     run |= {"dataset": "/home/me/photos", "arguments": {**run["arguments"], "dataset": "/home/me/photos"}}
     (tmp_path / "run.json").write_text(json.dumps(run))
     module, blocks = load("study_results"), load("markdown_run").run_blocks
     content = json.loads(json.dumps(module.packed(tmp_path)))
+    table = content["tables"]["accuracy"]
+    assert "test-training-attack" in {row[table["columns"].index("set")] for row in table["rows"]}  # a finding is of it
     assert content["run"]["dataset"] == content["run"]["arguments"]["dataset"] == "photos"
     with module.unpacked(content) as folder:
         first, *others = blocks(folder, [])

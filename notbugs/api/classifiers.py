@@ -37,7 +37,7 @@ def train(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     stop_early: int | None = None,
-    adversarial_steps: int = 3,
+    adversarial_steps: int | None = None,
     noise: float | None = None,
     pretrained: bool = False,
     seed: int = 0,
@@ -71,8 +71,8 @@ def train(
         Set about a tenth of each class of the training images aside, end training once accuracy on these has not risen for so
         many epochs, and take the best weights. With an adversarial loss it is accuracy under PGD. `notes` of the model has the
         numbers of images and epochs. Test images are not used.
-    adversarial_steps : int
-        PGD steps of adversarial training.
+    adversarial_steps : int, optional
+        PGD steps in training with an adversarial loss. Default: 3.
     noise : float, optional
         Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1]. Default: 0; in adversarial
         training on `mnist5k` by name, in L2, a tenth of epsilon.
@@ -117,7 +117,7 @@ def train(
     if network is not None and not isinstance(network, str):
         remedy = "train a network of your own by notbugs.train.fit(network, dataset)"
         raise InputError("network", "must be the name of an architecture", type(network).__name__, remedy)
-    training = SingleTraining(loss, optimizer, stop_early, noise)
+    training = SingleTraining(loss, optimizer, stop_early, noise, adversarial_steps)
     training.check()
     if out is not None and Path(out).suffix != ".safetensors":
         raise InputError("out", "must end in .safetensors", str(out))
@@ -132,7 +132,6 @@ def train(
             batch_size=batch_size,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            adversarial_steps=adversarial_steps,
             pretrained=pretrained,
             seed=seed,
             bf16=bf16,

@@ -24,7 +24,7 @@ def earlier_study(out: Path) -> "RunFolder | None":
 
 
 def continued(run: "RunFolder", now: "StudyConfig", given: Collection[str]) -> "StudyConfig":
-    """The configuration of a study that goes on: the options that were given now, and for all others its own.
+    """The configuration of a study that is resumed: the options that were given now, and for all others its own.
 
     Parameters
     ----------

@@ -1,6 +1,8 @@
 """`notbugs split`: the robust and the non-robust version of a data set, or two subsets of its files."""
 
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -40,7 +42,7 @@ from notbugs.cli.options import (
 )
 from notbugs.cli.say import say
 from notbugs.cli.study import do_stages
-from notbugs.cli.study_options import ByFile, Flip, ListedFiles, Top
+from notbugs.cli.study_options import AdversarialNoise, AdversarialSteps, ByFile, Flip, ListedFiles, Top
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ def split(
     head_only: HeadOnly = False,
     layer: Layer = None,
     robust_model: RobustModel = None,
+    adversarial_steps: AdversarialSteps = 3,
+    adversarial_noise: AdversarialNoise = None,
     width: Width = None,
     epochs: Epochs = None,
     flip: Flip = None,
@@ -106,27 +110,46 @@ def split(
         option = "--by-file" if by_file else "--files"
         if versions != 1:
             raise InputError("--versions", f"cannot be used with {option}, which changes no image", versions)
-        speed = "--bf16, --compile", bf16 is not None or compile
-        for name, value in (speed, ("--robust-strong", robust_strong), ("--robust-model", robust_model), ("--dry-run", dry_run)):
-            if value:
-                raise InputError(name, f"cannot be used with {option}", value)
+        _refuse_of_constructions(
+            option,
+            {
+                "--bf16, --compile": bf16 is not None or compile,
+                "--robust-strong": robust_strong,
+                "--robust-model": robust_model,
+                "--adversarial-steps": adversarial_steps != 3 and adversarial_steps,
+                "--adversarial-noise": adversarial_noise is not None and adversarial_noise,
+                "--dry-run": dry_run,
+            },
+        )
         split_files(files_config(config, folds, repeats, subset_regression, pictures), out, how, files, top if by_file else None)
         return
+    _construct(config, out, how, strong=robust_strong, dry_run=dry_run)
+
+
+def _construct(config: "StudyConfig", out: Path, how: How, *, strong: bool, dry_run: bool) -> None:
+    """Make D_R and D_NR, and print where they are and what they were made from."""
     from notbugs.runs.tables.study import SetRow
     from notbugs.study.store import dataset_path
 
-    names = ("robust", "nonrobust", *(("robust-strong",) if robust_strong else ()))
+    names = ("robust", "nonrobust", *(("robust-strong",) if strong else ()))
     stages = [f"dataset-{name}" for name in names]
     if dry_run:
         print_plan(config, out, how, only=stages)
         return
     record = do_stages(config, out, how, only=stages)
     _print_sources(config, record)
-    rows = {row.set: row for row in record.rows(SetRow) if row.seed == seed}
+    rows = {row.set: row for row in record.rows(SetRow) if row.seed == config.seed}
     for name in names:
-        path = dataset_path(config, out, seed, name)
+        path = dataset_path(config, out, config.seed, name)
         say(f"{name:13}  {rows[name].n} images, feature error {rows[name].feature_error:.3f}  {path}")
     _print_next(config, record)
+
+
+def _refuse_of_constructions(option: str, values: Mapping[str, object]) -> None:
+    """Raises InputError for an option of D_R and D_NR where `option` makes subsets; False and None: it was not given."""
+    for name, value in values.items():
+        if value is not None and value is not False:
+            raise InputError(name, f"cannot be used with {option}", value)
 
 
 def _refuse_unused(context: typer.Context, *, by_file: bool, listed: bool) -> None:
@@ -169,6 +192,7 @@ def _print_sources(config: "StudyConfig", record: "RunFolder") -> None:
     from notbugs.search import NormBall
     from notbugs.study.config import load
     from notbugs.study.datasets import SOURCE_IMAGES
+    from notbugs.study.overfitting import overfitting_warning
     from notbugs.study.store import load_model
 
     test, half = load(config).test, NormBall(config.norm, record.study().epsilon / 2)
@@ -187,5 +211,15 @@ def _print_sources(config: "StudyConfig", record: "RunFolder") -> None:
     chance, robust = test.labels.bincount().max().item() / len(test), clean["adversarial"]
     weak = weak_source_warning(robust.accuracy, robust.ci_low, chance, clean["standard"].accuracy)
     undecided = undecided_source(robust, chance, clean["standard"])
-    for warning in filter(None, (weak, undecided, not_more_robust(attacked["adversarial"], attacked["standard"]))):
+    settings = record.study().settings
+    overfits = overfitting_warning(
+        load_model(config, record.folder, config.seed, "adversarial"),
+        load(config).train,
+        NormBall(config.norm, record.study().epsilon),
+        int(str(settings["adversarial_steps"])),
+        config.device,
+        noise=float(str(settings.get("adversarial_noise", 0))),
+        option="--adversarial-noise",
+    )
+    for warning in filter(None, (weak, undecided, not_more_robust(attacked["adversarial"], attacked["standard"]), overfits)):
         say(f"notbugs: {warning}", file=sys.stderr)

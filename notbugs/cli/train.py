@@ -27,13 +27,28 @@ from notbugs.cli.options import (
     with_data_options,
 )
 from notbugs.cli.say import say
-from notbugs.cli.study_options import AdversarialSteps, BatchSize, Flip
+from notbugs.cli.study_options import BatchSize, Flip
 from notbugs.cli.study_progress import finding_lines
 from notbugs.errors import InputError
 
 if TYPE_CHECKING:
     from notbugs.study.config import StudyConfig
 
+Optimizer = Annotated[
+    str,
+    typer.Option(
+        help="adamw (warm-up, then linear decay), or sgd (momentum 0.9; the learning rate falls to a tenth after each third "
+        "of the steps), as Ilyas et al. 2019."
+    ),
+]
+StopEarly = Annotated[
+    int | None,
+    typer.Option(
+        metavar="EPOCHS",
+        help="Set a tenth of the training images aside, end once accuracy on them (with an adversarial loss: under PGD) has "
+        "not risen for EPOCHS epochs, and take the best weights. Test images are not used.",
+    ),
+]
 Noise = Annotated[
     float | None,
     typer.Option(
@@ -61,27 +76,14 @@ def train(
     width: Width = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
-    optimizer: Annotated[
-        str,
-        typer.Option(
-            help="adamw (warm-up, then linear decay), or sgd (momentum 0.9; the learning rate falls to a tenth after each third "
-            "of the steps), as Ilyas et al. 2019."
-        ),
-    ] = "adamw",
+    optimizer: Optimizer = "adamw",
     learning_rate: Annotated[
         float | None,
         typer.Option(help="Highest learning rate. [default: by the images; with sgd 0.1, or 0.01 where weights are fine-tuned]"),
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Weight decay. [default: by the images; with sgd 0.0005]")] = None,
-    stop_early: Annotated[
-        int | None,
-        typer.Option(
-            metavar="EPOCHS",
-            help="Set a tenth of the training images aside, end once accuracy on them (with an adversarial loss: under PGD) has "
-            "not risen for EPOCHS epochs, and take the best weights. Test images are not used.",
-        ),
-    ] = None,
-    adversarial_steps: AdversarialSteps = 3,
+    stop_early: StopEarly = None,
+    adversarial_steps: Annotated[int | None, typer.Option(help="PGD steps with an adversarial loss. [default: 3]")] = None,
     noise: Noise = None,
     flip: Flip = None,
     data_options: DataOptions = NO_OPTIONS,
@@ -98,10 +100,17 @@ def train(
 
     if out.suffix != ".safetensors":
         raise InputError("--out", "must end in .safetensors", out)
-    config = study_config({**locals(), **data_options})
+    config = study_config({**locals(), **data_options, "adversarial_steps": 3})
     with progress() as report_progress:
         rows = single.train_and_save(
-            config, out, loss=loss, optimizer=optimizer, stop_early=stop_early, noise=noise, report_progress=report_progress
+            config,
+            out,
+            loss=loss,
+            optimizer=optimizer,
+            stop_early=stop_early,
+            noise=noise,
+            adversarial_steps=adversarial_steps,
+            report_progress=report_progress,
         )
     for line in _mirroring_lines(config):
         say(line, file=sys.stderr)

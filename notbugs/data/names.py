@@ -72,6 +72,10 @@ def check_class_name(name: str) -> None:
         raise InputError(f"class {printable(name)!r}", "must be UTF-8 text without control characters", remedy="rename the class")
 
 
+class MissingError(InputError):
+    """A data set that is not where it was said to be."""
+
+
 class UnreadableError(InputError):
     """An image that cannot be read: as `InputError` has it, the file first and then the reason."""
 

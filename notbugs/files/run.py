@@ -110,12 +110,12 @@ def run(
     with RunFolder.open(folder, resumable_arguments(config)) as record:
         digest = fingerprint(splits.train, splits.test)
         check_same_data(record, digest, config.data.dataset, "must hold the same images as when this run began")
+        crossfit = _as_before(record, config, crossfit, splits.train)
         data.keep_index(folder, splits, config.data.resize)
         earlier = record.files().settings
         asked = config.repeats, config.subset_regression
         if earlier and (earlier.get("repeats", config.repeats), earlier.get("subset_regression", 0)) != asked:
             _forget_summary(record)
-        crossfit = _as_before(record, config, crossfit, splits.train)
         kept = {"network_notes": notes} if notes else {}
         record.update_metadata(**_metadata(config, splits, crossfit, command), **kept, fingerprint=digest)
         write_table(data.file_rows(splits), folder / "tables" / "data_files.csv")
@@ -146,7 +146,12 @@ def _as_before(record: RunFolder, config: FilesConfig, crossfit: CrossfitConfig,
     """The same flips as when the run began. Raises InputError where others are asked for, or pictures that it has not stored."""
     settings = record.files().settings
     earlier, limit = settings.get("flip"), settings.get("pictures")
-    if isinstance(limit, int | float) and keeps_pictures(replace(config, pictures=limit), files) != keeps_pictures(config, files):
+    scored = any(name.startswith("repeat") for name in record.metadata["stages"])
+    if (
+        scored
+        and isinstance(limit, int | float)
+        and keeps_pictures(replace(config, pictures=limit), files) != keeps_pictures(config, files)
+    ):
         rule = "must be as before to resume a run: pictures are stored when the files are scored"
         got = f"{config.pictures:g} where the run has {limit:g}"
         raise InputError("--pictures", rule, got, f"give --pictures {limit:g}, or another --out for a new run")

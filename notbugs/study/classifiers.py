@@ -90,7 +90,7 @@ def evaluate_model(
         next_class = splits.test.with_labels(construct.next_labels(splits.test.labels, len(splits.train.classes)))
         accuracy = metrics.clean_accuracy(model, next_class, device=config.device)
         rows.append(accuracy_row(spec.name, "test-next", accuracy, config=config, seed=seed))
-    if spec.loss != "standard":
+    if spec.loss == "adversarial":
         accuracy = training_attack_accuracy(
             model, splits.test, _threat_model(config, spec), config.adversarial_steps, config.device
         )
@@ -266,7 +266,7 @@ def save_classifier(
             "epsilon": _threat_model(config, spec).epsilon,
             "epochs": len(trained.curve),
             "augmented": _augmentation(config, spec, dataset.shape) is not None,
-            **({"noise": noise} if (noise := _noise(config, spec, dataset.shape)) else {}),
+            **({"noise": noise} if (noise := noise_of(config, spec, dataset.shape)) else {}),
             **settings,
         },
         **({"notes": notes} if notes else {}),
@@ -333,11 +333,12 @@ def _augmentation(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int])
     relabeled = trained_on is not None and trained_on.is_relabeled
     pixels, flip = (config.relabel_translate, False) if relabeled else (config.translate, config.flip)
     translate = train.random_translate(pixels, flip=flip) if pixels or flip else None
-    noise = _noise(config, spec, shape)
+    noise = noise_of(config, spec, shape)
     return train.add_noise(noise, after=translate, clip=spec.loss != "standard") if noise else translate
 
 
-def _noise(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int]) -> float:
+def noise_of(config: ResolvedConfig, spec: ModelSpec, shape: Sequence[int]) -> float:
+    """Standard deviation of the noise in a training, pixels in [0, 1]."""
     if spec.loss == "adversarial":
         return config.adversarial_noise * spec.epsilon_fraction
     return noise_std(config, shape) if spec.noise is None else spec.noise

@@ -8,7 +8,7 @@ from notbugs.data import Dataset
 from notbugs.metrics import Accuracy
 from notbugs.models import Model, frozen, fuse_batchnorm
 from notbugs.search import NormBall, objectives
-from notbugs.study.catalog.overfitting import overfits, remedy
+from notbugs.study.catalog.overfitting import MIN_SHARE, remedy
 
 TESTED_IMAGES, TESTED_STEPS = 200, 20
 
@@ -42,7 +42,15 @@ def training_attack_accuracy(
 
 
 def overfitting_warning(
-    model: Model, dataset: Dataset, threat_model: NormBall, steps: int, device: torch.device | str = "cpu"
+    model: Model,
+    dataset: Dataset,
+    threat_model: NormBall,
+    steps: int,
+    device: torch.device | str = "cpu",
+    *,
+    noise: float = 0.0,
+    option: str = "--noise",
+    python: bool = False,
 ) -> str:
     """Why the attack of adversarial training was too weak, on some of its images and on what to do; "" if it was not.
 
@@ -52,6 +60,8 @@ def overfitting_warning(
         As in `training_attack_accuracy`.
     dataset : Dataset
         Its training images: what it has not learned of others does not count.
+    noise, option, python
+        As in `catalog.overfitting.remedy`.
 
     References
     ----------
@@ -61,10 +71,11 @@ def overfitting_warning(
     part = dataset.select(data.evenly_spaced(min(TESTED_IMAGES, len(dataset)), len(dataset)))
     more = max(TESTED_STEPS, 2 * steps)
     few, many = (_correct(model, part, threat_model, each, device) for each in (steps, more))
-    if not overfits(stats.wilson_interval(int((few & ~many).sum()), len(part))[0]):
+    if stats.wilson_interval(int((few & ~many).sum()), len(part))[0] <= MIN_SHARE:
         return ""
     first, second = (f"{100 * int(correct.sum()) / len(part):.0f} %" for correct in (few, many))
-    helps = remedy(threat_model.norm, float(threat_model.epsilon), steps, dataset.shape, "--noise")
+    epsilon = float(threat_model.epsilon)
+    helps = remedy(threat_model.norm, epsilon, steps, dataset.shape, noise=noise, option=option, python=python)
     return (
         f"adversarial training overfits to its attack, PGD of {_counted(steps)} (catastrophic overfitting): of {len(part)} "
         f"training images {first} are classified correctly under it, {second} under {more} steps. {helps}"

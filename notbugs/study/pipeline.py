@@ -36,6 +36,7 @@ from notbugs.study.resume import (
     kept_device,
     naming_run,
     with_earlier,
+    without_later_noise,
 )
 from notbugs.study.stages import Place, runner_stage
 
@@ -93,7 +94,7 @@ def run(
     EXTENSIONS.check_functions()
     check_outside(config, folder := Path(folder))
     data.use_index(folder)
-    splits = load(config)
+    splits, config = load(config), without_later_noise(config, folder)
     resolved, network_notes = _resolved(config, splits)
     given = given_model(resolved)
     if given:

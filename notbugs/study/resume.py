@@ -1,14 +1,15 @@
-"""A study that goes on: what must be as when it began, what stays part of it, and what must still be there."""
+"""A study that is resumed: what must be as when it began, what stays part of it, and what must still be there."""
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from notbugs import data, precision
 from notbugs.data import Splits
 from notbugs.data.load import fingerprint
+from notbugs.data.names import MissingError
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.extensions.registry import check_unchanged
 from notbugs.runs.folder import RunFolder
@@ -33,19 +34,31 @@ def digest_of_same_images(record: RunFolder, config: StudyConfig, splits: Splits
     return digest
 
 
+def without_later_noise(config: StudyConfig, folder: Path) -> StudyConfig:
+    """Without the noise that adversarial training of `mnist5k` has by default since the study in `folder` began, if there is one.
+
+    A study without noise has no entry for it.
+    """
+    if config.adversarial_noise is not None or not (folder / "run.json").exists():
+        return config
+    with suppress(InputError):  # said when it is opened
+        run = RunFolder.read(folder)
+        if run.kind == "study" and "adversarial_noise" not in run.metadata["arguments"]:
+            return replace(config, adversarial_noise=0.0)
+    return config
+
+
 @contextmanager
 def naming_run(folder: Path, dataset: str) -> Iterator[None]:
     """Errors of a data set that is not there any more name the run that it belongs to: the user did not give it."""
     try:
         yield
     except InputError as error:
-        parameter, rule, *_ = error.args
-        if parameter != dataset or "does not exist" not in rule:
+        parameter, rule, got, _ = error.args
+        if parameter != dataset or not isinstance(error, MissingError):
             raise
         remedy = "put it back, or a link to it; a relative path counts from the folder where the command is called"
-        raise InputError(
-            dataset, f"must be where the data set of {folder} was, as its run.json says", "nothing", remedy
-        ) from None
+        raise InputError(dataset, f"{rule}; run.json of {folder} names it as the data set", got, remedy) from None
 
 
 def check_same_code(record: RunFolder, earlier: StudyMetadata, given: GivenModel | None) -> None:

@@ -23,7 +23,7 @@ from notbugs.models.notes import report_notes
 from notbugs.runs.engine import Progress
 from notbugs.runs.scheduler import ignore_progress
 from notbugs.study.catalog.models import MODELS, Loss, ModelSpec
-from notbugs.study.classifiers import TrainedClassifier, save_classifier, train_classifier, validation_attack
+from notbugs.study.classifiers import TrainedClassifier, noise_of, save_classifier, train_classifier, validation_attack
 from notbugs.study.config import ResolvedConfig, StudyConfig, load, resumable_arguments
 from notbugs.study.overfitting import overfitting_warning
 from notbugs.study.resolve import resolve
@@ -50,12 +50,15 @@ class SingleTraining:
     noise : float, optional
         Standard deviation of Gaussian noise that is added to each training image, pixels in [0, 1]. Default: that of a study,
         `StudyConfig.adversarial_noise`; 0 in standard training and TRADES.
+    adversarial_steps : int, optional
+        PGD steps in training with an adversarial loss. Default: those of a study.
     """
 
     loss: str = "standard"
     optimizer: str = "adamw"
     stop_early: int | None = None
     noise: float | None = None
+    adversarial_steps: int | None = None
 
     def check(self, named: Callable[[str], str] = str) -> None:
         """Raises InputError for settings that cannot be used. named: what the user calls a setting."""
@@ -66,6 +69,9 @@ class SingleTraining:
             raise InputError(named("stop_early"), "must be a number of epochs, 1 or more", self.stop_early, "5 for example")
         if not 0 <= (self.noise or 0) <= 1:
             raise InputError(named("noise"), "must be a standard deviation from 0 to 1, for pixels in [0, 1]", self.noise)
+        if self.adversarial_steps is not None and self.loss == "standard":
+            rule = "has no effect in standard training, which attacks no image"
+            raise InputError(named("adversarial_steps"), rule, self.adversarial_steps, f"choose an adversarial {named('loss')}")
 
     @property
     def spec(self) -> ModelSpec:
@@ -76,6 +82,8 @@ class SingleTraining:
         """The configuration with this noise and, where SGD is chosen, the learning rate and weight decay that suit it."""
         if self.noise is not None:
             config = replace(config, adversarial_noise=float(self.noise))
+        if self.adversarial_steps is not None:
+            config = replace(config, adversarial_steps=self.adversarial_steps)
         if self.optimizer != "sgd":
             return config
         rate = SGD_FINETUNING_RATE if config.pretrained or config.robust_model else SGD_RATE
@@ -150,8 +158,16 @@ def train_single(
         callback=callback,
     )
     settings: dict[str, object] = {"optimizer": training.optimizer}
-    if training.loss != "standard":
-        weak = overfitting_warning(trained.model, images, config.threat_model, config.adversarial_steps, config.device)
+    if training.loss == "adversarial":
+        weak = overfitting_warning(
+            trained.model,
+            images,
+            config.threat_model,
+            config.adversarial_steps,
+            config.device,
+            noise=config.adversarial_noise,
+            python=True,
+        )
         if weak:
             notes.append(weak)
             warnings.warn(weak, NotbugsWarning, stacklevel=2)
@@ -183,16 +199,17 @@ def train_and_save(
     optimizer: str = "adamw",
     stop_early: int | None = None,
     noise: float | None = None,
+    adversarial_steps: int | None = None,
     report_progress: Progress | None = None,
 ) -> list[Accuracy]:
-    """Train one classifier on the original images and save it. Where the same call was stopped, it goes on from NAME.training.pt.
+    """Train one classifier on the original images and save it. A call that was stopped resumes from NAME.training.pt.
 
     Parameters
     ----------
     config : StudyConfig
     path : str or path
         NAME.safetensors; NAME.json is written, too, with a summary of the data.
-    loss, optimizer, stop_early, noise
+    loss, optimizer, stop_early, noise, adversarial_steps
         As `SingleTraining` has them.
     report_progress : callable, optional
 
@@ -206,7 +223,7 @@ def train_and_save(
     InputError
         Before training if the input cannot be used or the file cannot be written.
     """
-    path, training = Path(path), SingleTraining(loss, optimizer, stop_early, noise)
+    path, training = Path(path), SingleTraining(loss, optimizer, stop_early, noise, adversarial_steps)
     training.check(lambda name: "--" + name.replace("_", "-"))
     check_outside(config, path, path.with_suffix(".json"), unfinished_path(path))
     splits = load(config)
@@ -231,11 +248,12 @@ def resumable(
     """
     with only_writer(path):
         report()
-        options = resumable_arguments(replace(config, dataset=""))  # its images are compared
+        options = resumable_arguments(replace(config, dataset="", adversarial_noise=0.0))  # its images are compared
+        noise = noise_of(config, training.spec, splits.train.shape)
         identity = {
             "options": repr({**options, "bf16": config.bf16}),
             "loss": training.loss,
-            **({"noise": training.noise} if training.noise else {}),
+            **({"noise": noise} if noise else {}),
             "data": fingerprint(splits.train, splits.test),
         }
         yield train.Checkpoint(unfinished_path(path), identity)

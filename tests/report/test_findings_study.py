@@ -360,7 +360,20 @@ def test_adversarial_training_that_overfits_to_its_attack_is_said(tmp_path: Path
     results = StudyResults.read(folder)
     text = findings(results)[1].text
     assert (
-        "Under the attack of training itself, PGD of 3 steps, it is 90.0 %, 30.0 percentage points more (95 % CI [" in text
+        "Under the attack of training itself (PGD of 3 steps) robust accuracy is 90.0 %, 30.0 percentage points more (95 % CI ["
+        in text
     ) == said
     assert ("(--adversarial-steps 10) or noise (--adversarial-noise 0.52)." in text) == said
     assert "test-training-attack" not in results.sets() and results.accuracy("adversarial", radius=2) is not None
+
+
+def test_what_is_not_more_robust_may_overfit_to_its_attack(tmp_path: Path) -> None:
+    """The worst case: nothing is left under the ensemble, and nearly all under the attack of training."""
+    folder = quick_study(tmp_path, {**MEASURED, "adversarial": (0.95, 0.1, 0.0)}, seeds=1, complete=False)
+    with RunFolder.open(folder, {"kind": "study", "dataset": "digits"}) as run:
+        run.update_metadata(settings={"epochs": 3, "adversarial_steps": 3, "adversarial_noise": 0.6})
+        row = accuracy_row("adversarial", 450, 500, wilson(450, 500), 0, set="test-training-attack", epsilon=1.5)
+        run.record_stage("attack of training", 0.0, [row])
+    text = findings(StudyResults.read(folder))[1].text
+    assert "not measurably more robust. Under the attack of training itself (PGD of 3 steps) robust accuracy is 90.0 %" in text
+    assert text.endswith("Train with more steps (--adversarial-steps 10).")  # it has the noise already

@@ -11,6 +11,7 @@ import pytest
 from study.conftest import ignore, resolved
 
 from notbugs import data
+from notbugs.data.names import MissingError
 from notbugs.errors import InputError, NotbugsWarning
 from notbugs.runs.folder import RunFolder
 from notbugs.runs.tables.analyses import SaliencyRow
@@ -123,12 +124,10 @@ def test_a_seed_is_that_of_its_key() -> None:
 def test_a_data_set_that_is_gone_names_the_run_it_belongs_to(tmp_path: Path) -> None:
     with (
         pytest.raises(
-            InputError, match=r"^data: must be where the data set of runs/a was, as its run.json says, got nothing; put"
+            InputError, match=r"^data: does not exist; run\.json of runs/a names it as the data set, got no access; put it"
         ),
         resume.naming_run(Path("runs/a"), "data"),
     ):
-        raise InputError(
-            "data", "this path does not exist, and the Hugging Face hub could not be reached", None, "check the path"
-        )
+        raise MissingError("data", "does not exist", "no access", "check the path")
     with pytest.raises(InputError, match=r"^data: must have classes$"), resume.naming_run(Path("runs/a"), "data"):
         raise InputError("data", "must have classes")

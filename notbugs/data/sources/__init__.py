@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from notbugs.data.names import printable
+from notbugs.data.names import MissingError, printable
 from notbugs.data.sources.base import Located
 from notbugs.data.sources.directory import locate_directory
 from notbugs.data.sources.embedded import EMBEDDED
@@ -56,6 +56,6 @@ def locate(config: DataConfig) -> Located:
         remedy = "mount the store, or copy its files here"
         raise InputError(printable(dataset), "must be on a disk: object stores and URLs are not read", remedy=remedy)
     if ending(path.name) in ENDINGS:
-        raise InputError(dataset, "does not exist", remedy="check the path")
+        raise MissingError(dataset, "does not exist", remedy="check the path")
     reject_options(config, (*FOR_FOLDERS, "follow_links"), "is for folders on this disk")
     return locate_hub("uoft-cs/cifar10" if dataset == "CIFAR10" else dataset, config)

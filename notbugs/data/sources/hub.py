@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from notbugs.data.names import first_line, printable
+from notbugs.data.names import MissingError, first_line, printable
 from notbugs.data.sources.base import Located, about, errors_about
 from notbugs.data.sources.directory import is_table, locate_downloaded
 from notbugs.data.sources.embedded import EMBEDDED
@@ -27,7 +27,7 @@ def locate_hub(dataset: str, config: DataConfig) -> Located:
         If there is none of this name, or it cannot be reached and was not downloaded before; and as `locate_directory`.
     """
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", dataset) or Path(dataset).suffix in (".npz", ".parquet"):
-        raise InputError(printable(dataset), "does not exist", remedy="check the path")
+        raise MissingError(printable(dataset), "does not exist", remedy="check the path")
     folder, notes = _download(dataset)
     try:
         with errors_about(Path(dataset), folder):
@@ -67,7 +67,7 @@ def _download(dataset: str) -> tuple[Path, list[str]]:
 def _missing(dataset: str, said: str, reason: str) -> InputError:
     built_in = "" if "/" in dataset else f"; real images that are built in: {', '.join(EMBEDDED)}"
     rule = f"this path does not exist, and the Hugging Face hub {said}"
-    return InputError(dataset, rule, reason or None, f"check the path{built_in}")
+    return MissingError(dataset, rule, reason or None, f"check the path{built_in}")
 
 
 def _patterns(dataset: str, names: Sequence[str]) -> list[str] | None:

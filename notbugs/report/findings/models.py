@@ -3,7 +3,7 @@
 from notbugs.report.findings.base import Finding, image_share, sample_size
 from notbugs.report.format import interval, percent
 from notbugs.report.results import CLEAN, FULL, StudyResults
-from notbugs.study.catalog.overfitting import overfits, remedy
+from notbugs.study.catalog.overfitting import MIN_DROP, remedy
 
 FAR_BELOW = 0.1  # clean accuracy of a given model below that of standard training here, from which it is doubted
 
@@ -78,7 +78,7 @@ def _adversarial_training(results: StudyResults) -> Finding | None:
     )
     if gain.ci_low <= 0:
         caution = f"The difference from standard training is {gain.points} ({gain.ci}): not measurably more robust."
-        return Finding(question, "not supported", f"{text} {caution}", "bad", gain)
+        return Finding(question, "not supported", f"{text} {caution}{overfitting_warning(results)}", "bad", gain)
     text = (
         f"{text} That is {gain.points} more than standard training ({gain.ci}); {percent(1 - attacked.mean)} of the test images "
         f"{interval(100 * (1 - attacked.ci_high), 100 * (1 - attacked.ci_low))} are still misclassified under attack, more "
@@ -93,14 +93,15 @@ def overfitting_warning(results: StudyResults) -> str:
     model = "adversarial"
     under = results.accuracy(model, "test-training-attack", FULL)
     excess = results.difference((model, FULL), (model, FULL), set="test-training-attack")
-    if not (under and excess and overfits(excess.ci_low)):
+    if not (under and excess and excess.ci_low > MIN_DROP):
         return ""
-    steps = int(str(results.metadata.settings["adversarial_steps"]))
+    settings = results.metadata.settings
+    steps, noise = int(str(settings["adversarial_steps"])), float(str(settings.get("adversarial_noise", 0)))
     about = results.metadata
-    helps = remedy(about.norm, about.epsilon, steps, about.data.shape, "--adversarial-noise")
+    helps = remedy(about.norm, about.epsilon, steps, about.data.shape, noise=noise, option="--adversarial-noise")
     return (
-        f" Under the attack of training itself, PGD of {steps} steps, it is {under.percent}, {excess.points} more ({excess.ci}): "
-        "adversarial training overfits to that attack (catastrophic overfitting). "
+        f" Under the attack of training itself (PGD of {steps} steps) robust accuracy is {under.percent}, {excess.points} more "
+        f"({excess.ci}): adversarial training overfits to that attack (catastrophic overfitting). "
         f"{helps}"
     )
 
