@@ -288,7 +288,7 @@ def test_a_study_and_an_audit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         audited = audit.run(classifier, tmp_path / "audit", workers=1)
     assert audited.metadata["finished"] and studied.metadata["device"] == "cuda"
     assert {*ON_DEVICE} <= {name.removeprefix("seed0/") for name in studied.metadata["stages"]}
-    assert len(studied.rows(AccuracyRow)) == 13 + 4 * 2 and len(evaluated) == 6 and len(audited.rows(AuditFileRow)) == 10
+    assert len(studied.rows(AccuracyRow)) == 13 + 4 * 2 + 1 and len(evaluated) == 6 and len(audited.rows(AuditFileRow)) == 10
 
 
 # ---- synchronization -------------------------------------------------------------------------------------------------------

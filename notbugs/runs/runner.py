@@ -96,7 +96,9 @@ def check_same(folder: RunFolder, name: str, value: object, parameter: str, rule
 def check_same_data(folder: RunFolder, fingerprint: str, parameter: str, rule: str) -> None:
     """Raises InputError where a resumed run would go on with other data than it was started with."""
     if not same_fingerprint(folder.metadata.get("fingerprint", fingerprint), fingerprint):
-        raise InputError(parameter, rule, f"others than {folder.folder} has", "restore them, or begin a new run")
+        raise InputError(
+            parameter, rule, f"others than {folder.folder} has", "restore them, or begin a new run: give another --out"
+        )
 
 
 def same_fingerprint(recorded: object, fingerprint: str) -> bool:

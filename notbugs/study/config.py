@@ -364,7 +364,7 @@ def stored_config(run: RunFolder) -> StudyConfig:
     complete = run.kind == "study" and {"dataset"} <= {*arguments} <= {field.name for field in fields(StudyConfig)}
     if not complete or not all(_is_a(value, hints[name]) for name, value in arguments.items()):
         raise InputError("RUN", "must be a study's folder", run.folder, "make one: notbugs run DATASET --out FOLDER")
-    return StudyConfig(**{"adversarial_noise": 0.0, **arguments})  # there was none before the option, also for `mnist5k`
+    return StudyConfig(**arguments)
 
 
 def _is_a(value: object, hint: type) -> bool:

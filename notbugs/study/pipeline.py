@@ -94,8 +94,8 @@ def run(
     EXTENSIONS.check_functions()
     check_outside(config, folder := Path(folder))
     data.use_index(folder)
-    splits, config = load(config), without_later_noise(config, folder)
-    resolved, network_notes = _resolved(config, splits)
+    splits = load(config)
+    resolved, network_notes = _resolved(without_later_noise(config, folder), splits)
     given = given_model(resolved)
     if given:
         given = with_warning(given, splits.test, resolved.device)

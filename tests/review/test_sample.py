@@ -113,7 +113,7 @@ def test_only_a_study_whose_data_are_there_can_be_reviewed(run: Path, tmp_path: 
             write_review(run, count=20)
     (run / "run.json").write_text(text)
     shutil.rmtree(run / "datasets/robust")
-    with pytest.raises(InputError, match="must be sets that could be constructed, got robust"):
+    with pytest.raises(InputError, match="robust: must be where this run wrote it, got nothing; put it back"):
         write_review(run, count=20)
     with pytest.raises(InputError, match=r"must hold a run\.json"):
         write_review(tmp_path / "nowhere", count=20)
