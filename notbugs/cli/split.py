@@ -117,7 +117,7 @@ def split(
                 "--robust-strong": robust_strong,
                 "--robust-model": robust_model,
                 "--adversarial-steps": adversarial_steps != 3 and adversarial_steps,
-                "--adversarial-noise": adversarial_noise is not None and adversarial_noise,
+                "--adversarial-noise": adversarial_noise,
                 "--dry-run": dry_run,
             },
         )

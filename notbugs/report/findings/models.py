@@ -101,8 +101,7 @@ def overfitting_warning(results: StudyResults) -> str:
     helps = remedy(about.norm, about.epsilon, steps, about.data.shape, noise=noise, option="--adversarial-noise")
     return (
         f" Under the attack of training itself (PGD of {steps} steps) robust accuracy is {under.percent}, {excess.points} more "
-        f"({excess.ci}): adversarial training overfits to that attack (catastrophic overfitting). "
-        f"{helps}"
+        f"({excess.ci}): adversarial training overfits to that attack (catastrophic overfitting). {helps}"
     )
 
 
